@@ -1,0 +1,1 @@
+"""The language: YAML text to a Spec and back."""

@@ -1,0 +1,157 @@
+"""What a spec says, as frozen values: every shorthand normalised, every default filled in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
+
+from attngen.spec.expression import Expression
+
+Dtype = Literal["float16", "bfloat16", "float32"]
+EXTERNAL = "external"  # a layer that is not attention (linear attention, convolution): no op is made for it
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Query heads, and the key/value heads they share."""
+
+    query: int
+    kv: int
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one KV head."""
+        return self.query // self.kv
+
+
+@dataclass(frozen=True)
+class HeadDim:
+    """Width of queries and keys, and of values."""
+
+    qk: int
+    v: int
+
+
+@dataclass(frozen=True)
+class Window:
+    """Keys from ``i - left`` to ``i + right``, both inclusive; None is unbounded."""
+
+    left: int | None
+    right: int | None
+
+
+@dataclass(frozen=True)
+class Latent:
+    """MLA absorbed into multi-query form: keys ``rank + rope`` wide, values their first ``rank``."""
+
+    rank: int
+    rope: int
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Block-sparse attention: a table, given at call time, lists the key blocks of each query block."""
+
+    size: int
+    table: Literal["argument"] = "argument"
+
+
+@dataclass(frozen=True)
+class IndexerScale:
+    """Granularity and format of an indexer's quantisation scales."""
+
+    block: int
+    format: Literal["float32", "ue8m0"] = "float32"
+
+
+@dataclass(frozen=True)
+class Indexer:
+    """A lightning indexer: a few cheap heads that score every key (DeepSeek-V3.2)."""
+
+    heads: int
+    head_dim: int
+    dtype: Literal["float8_e4m3", "bfloat16", "float16"] = "float8_e4m3"
+    scale: IndexerScale | None = None
+
+
+@dataclass(frozen=True)
+class BlockSelect:
+    """Selection of whole key blocks by pooled scores (MoBA, NSA)."""
+
+    size: int
+    top_k: int
+    pool: Literal["mean"] = "mean"
+
+
+@dataclass(frozen=True)
+class Select:
+    """Keys chosen for each query: the ``top_k`` of an indexer, or the top blocks."""
+
+    top_k: int | None = None
+    indexer: Indexer | None = None
+    blocks: BlockSelect | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of attention layer, complete in itself: all a plan needs to know."""
+
+    name: str
+    heads: Heads
+    head_dim: HeadDim
+    dtype: Dtype = "bfloat16"
+    scale: float = 1.0  # softmax_scale, resolved
+    causal: bool = False
+    window: Window | None = None
+    chunk: int | None = None
+    dilation: int | None = None
+    prefix: int | Literal["argument"] | None = None
+    always_first: int | None = None
+    global_tokens: int | None = None
+    documents: bool = False
+    blocks: Blocks | None = None
+    mask: Expression | None = None
+    select: Select | None = None
+    latent: Latent | None = None
+    softcap: float | None = None
+    alibi: bool = False
+    score: Expression | None = None
+    sink: bool = False
+
+    def semantics(self) -> dict:
+        """Everything that changes what is computed, as plain JSON values; the name does not."""
+        values = asdict(self)
+        del values["name"]
+        for name in ("mask", "score"):
+            expression = getattr(self, name)
+            values[name] = None if expression is None else expression.text
+        return values
+
+    def digest(self) -> str:
+        """Twelve hex digits that name these semantics: equal for equal kinds, whatever they are called."""
+        text = json.dumps(self.semantics(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One model's attention: its kinds, and which kind each layer is."""
+
+    name: str
+    layers: int
+    kinds: tuple[Kind, ...]
+    layer_kinds: tuple[str, ...]  # one kind name a layer; EXTERNAL where a layer is not attention
+    source: str = field(default="<string>", compare=False)  # where it was read from, for messages
+
+    def kind(self, name: str) -> Kind:
+        """The kind called ``name``; KeyError when there is none."""
+        for kind in self.kinds:
+            if kind.name == name:
+                return kind
+        raise KeyError(name)
+
+    def with_dtype(self, dtype: Dtype) -> Spec:
+        """The same spec, computed in another dtype."""
+        return replace(self, kinds=tuple(replace(kind, dtype=dtype) for kind in self.kinds))
