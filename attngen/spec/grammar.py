@@ -80,8 +80,7 @@ EXAMPLES = {"mask": "i - j < 128", "score": "s * 0.5"}
 
 def parse_tree(text: str, role: Role) -> tuple[str, Node]:
     """The normal form of an expression and its tree; ExpressionError when it is not one of the language."""
-    if len(text) > MAX_CHARACTERS:
-        raise ExpressionError(f"the {role} expression has {len(text)} characters", f"at most {MAX_CHARACTERS}", 0)
+    check_length(len(text), role)
     for column, character in enumerate(text):
         if not (character.isascii() and (character.isprintable() or character in "\t\r\n")) or character in "#\\":
             raise ExpressionError(f"character {character!a} in an expression", GRAMMAR, column)
@@ -99,7 +98,15 @@ def parse_tree(text: str, role: Role) -> tuple[str, Node]:
     except (RecursionError, MemoryError):
         raise _too_deep(indent) from None
     tree = _Converter(role, indent).top(parsed)
-    return ast.unparse(parsed), tree
+    normal = ast.unparse(parsed)
+    check_length(len(normal), role)
+    return normal, tree
+
+
+def check_length(characters: int, role: Role) -> None:
+    if characters > MAX_CHARACTERS:
+        problem = f"the {role} expression has {characters} characters"
+        raise ExpressionError(problem, f"at most {MAX_CHARACTERS} would be right", 0)
 
 
 def _too_deep(column: int) -> ExpressionError:
