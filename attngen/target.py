@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from attngen.errors import UsageError
+from attngen.errors import UsageError, did_you_mean
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -200,9 +199,7 @@ def get_target(name: str) -> Target:
     target = TARGETS.get(name.lower())
     if target is not None:
         return target
-    near = difflib.get_close_matches(name.lower(), TARGETS, n=1, cutoff=0.4)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UsageError(f"unknown target {name!r}{hint} (known: {', '.join(TARGETS)})")
+    raise UsageError(f"unknown target '{name}'; {did_you_mean(name, TARGETS)}")
 
 
 def nearest(target: Target, others: Iterable[Target]) -> list[Target]:

@@ -80,7 +80,7 @@ def test_nearest_gpu_order():
 
 
 def test_unknown_name_offers_the_nearest():
-    with pytest.raises(UsageError, match="unknown target 'h10'; did you mean h100"):
+    with pytest.raises(UsageError, match="unknown target 'h10'; did you mean 'h100'"):
         get_target("h10")
     assert get_target("H100") is TARGETS["h100"]
 
