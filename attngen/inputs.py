@@ -1,0 +1,54 @@
+"""Random inputs of a kind: q, k, v and every run-time argument, for verification, tuning and benchmarks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from attngen.plan.forward import run_time_arguments
+from attngen.spec.model import Kind
+
+TENSOR_SIZE = 64  # of each dimension of a tensor named in an expression: indices beyond it are clamped
+
+
+def make_inputs(
+    kind: Kind,
+    batch: int,
+    seq_q: int,
+    seq_k: int,
+    *,
+    device: torch.device | str,
+    seed: int = 0,
+    dtype: torch.dtype | None = None,
+    heads: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """Keywords of a call: q, k, v in the kind's dtype (or ``dtype``), then what its spec leaves to run time.
+
+    ``heads`` replaces the kind's (query, kv) head counts, for checks that need not run them all.
+    """
+    generator = torch.Generator(device=device).manual_seed(seed)
+    dtype = dtype or getattr(torch, kind.dtype)
+    query_heads, kv_heads = heads or (kind.heads.query, kind.heads.kv)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32)
+
+    inputs: dict[str, Any] = {
+        "q": normal(batch, query_heads, seq_q, kind.head_dim.qk).to(dtype),
+        "k": normal(batch, kv_heads, seq_k, kind.head_dim.qk).to(dtype),
+        "v": normal(batch, kv_heads, seq_k, kind.head_dim.v).to(dtype),
+    }
+    for argument in run_time_arguments(kind):
+        if argument.name == "alibi_slopes":
+            value: Any = normal(query_heads).abs() * 0.1
+        elif argument.shape == "heads":
+            value = normal(query_heads)
+        elif argument.shape == "batch":
+            value = torch.randint(0, seq_k + 1, (batch,), generator=generator, device=device, dtype=torch.int32)
+        elif argument.shape == "tensor":
+            value = normal(*([TENSOR_SIZE] * argument.rank))
+        else:
+            value = float(normal(1).abs())
+        inputs[argument.name] = value
+    return inputs

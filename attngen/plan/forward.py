@@ -1,0 +1,130 @@
+"""What the forward kernel of one kind must do, before any word of Triton."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import sympy as sp
+
+from attngen.errors import NotGeneratedError
+from attngen.plan.chunks import Chunk, head_dim_chunks
+from attngen.plan.keys import Interval, I, Term, key_intervals
+from attngen.plan.visibility import visibility
+from attngen.spec.model import Kind
+from attngen.spec.nodes import Name, walk
+
+LOG2E = 1.4426950408889634
+LN2 = 0.6931471805599453
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A value that the spec leaves to run time: a keyword of the op and parameters of the kernel."""
+
+    name: str
+    shape: Literal["heads", "batch", "tensor", "scalar"]
+    rank: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class ForwardPlan:
+    """One forward kernel: its loops over keys, its mask, what happens to a score, and how heads are cut.
+
+    ``loops`` are in order of their first key. ``exp_scale`` is what turns the running score into base-2 units:
+    scores stay unscaled when nothing but the softmax scale is applied to them, so that scaling is folded into the
+    exponential.
+    """
+
+    kind: Kind
+    terms: tuple[Term, ...]
+    loops: tuple[Interval, ...]
+    qk_chunks: tuple[Chunk, ...]
+    v_chunks: tuple[Chunk, ...]
+    arguments: tuple[Argument, ...]
+    kernel: Literal["forward"] = "forward"
+
+    @property
+    def plain_scores(self) -> bool:
+        """Whether scores are scaled products and nothing else."""
+        return self.kind.softcap is None and not self.kind.alibi and self.kind.score is None
+
+    @property
+    def exp_scale(self) -> float:
+        return (self.kind.scale if self.plain_scores else 1.0) * LOG2E
+
+    @property
+    def unbalanced(self) -> bool:
+        """Whether later query tiles see more keys than earlier ones."""
+        return any(loop.outer_first.free_symbols.isdisjoint({I}) and _grows(loop) for loop in self.loops)
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """(left, right) when query i sees keys within [i - left, i + right] and that is a bounded window."""
+        if len(self.loops) != 1:
+            return None
+        term = self.terms[0]
+        lowers = [bound.expression - I for bound in term.lowers]
+        uppers = [bound.expression - I for bound in term.uppers]
+        left = [-edge for edge in lowers if edge.is_Integer]
+        right = [edge - 1 for edge in uppers if edge.is_Integer]
+        if len(self.terms) != 1 or not left or not right:
+            return None
+        return int(min(left)), int(min(right))
+
+    @property
+    def uses_rows(self) -> bool:
+        """Whether scores or the mask need query positions and key positions of single elements."""
+        return self.kind.alibi or any(isinstance(node, Name) for node in self._expression_nodes())
+
+    def _expression_nodes(self):
+        for expression in (self.kind.mask, self.kind.score):
+            if expression is not None:
+                yield from walk(expression.tree)
+
+
+def _grows(loop: Interval) -> bool:
+    """The loop starts at a fixed key and ends with the tile's position."""
+    from attngen.plan.keys import I_FIRST, I_LAST
+
+    moving = {I_FIRST, I_LAST}
+    return loop.outer_first.free_symbols.isdisjoint(moving) and not loop.outer_end.free_symbols.isdisjoint(moving)
+
+
+def plan_forward(kind: Kind) -> ForwardPlan:
+    """The plan of ``kind``'s forward kernel; NotGeneratedError for fields whose kernels do not exist yet."""
+    for field in ("select", "latent", "blocks", "documents"):
+        if getattr(kind, field):
+            raise NotGeneratedError(
+                f"kind '{kind.name}': '{field}' is not generated yet; 'attngen check' and 'explain' accept it"
+            )
+    terms = visibility(kind)
+    return ForwardPlan(
+        kind=kind,
+        terms=terms,
+        loops=key_intervals(terms),
+        qk_chunks=head_dim_chunks(kind.head_dim.qk),
+        v_chunks=head_dim_chunks(kind.head_dim.v),
+        arguments=run_time_arguments(kind),
+    )
+
+
+def run_time_arguments(kind: Kind) -> tuple[Argument, ...]:
+    """Keywords that a call of this kind must give, in a fixed order."""
+    arguments: list[Argument] = []
+    if kind.sink:
+        arguments.append(Argument("sink", "heads", 1, "one logit a query head, float32, in natural-log units"))
+    if kind.alibi:
+        arguments.append(Argument("alibi_slopes", "heads", 1, "one slope a query head, float32"))
+    if kind.prefix == "argument":
+        arguments.append(Argument("prefix", "batch", 1, "prefix length of each sequence, int32"))
+    tensors: dict[str, int] = {}
+    scalars: set[str] = set()
+    for expression in (kind.mask, kind.score):
+        if expression is not None:
+            tensors.update(expression.tensors)
+            scalars.update(expression.scalars)
+    arguments += [Argument(name, "tensor", rank, "tensor of the spec's expressions") for name, rank in sorted(tensors.items())]
+    arguments += [Argument(name, "scalar", 0, "number of the spec's expressions") for name in sorted(scalars)]
+    return tuple(arguments)

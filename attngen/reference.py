@@ -1,0 +1,133 @@
+"""The reference: what every kernel must compute, in float64 and plain PyTorch.
+
+Slow on purpose and the same for every device: one (sequence, head, block of queries) at a time, so that long
+sequences fit in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from attngen.spec.evaluate import evaluate
+from attngen.spec.model import Kind
+
+ROWS = 1024  # queries at a time
+
+
+def attention(
+    kind: Kind,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    sink: torch.Tensor | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    prefix: torch.Tensor | None = None,
+    offsets: torch.Tensor | None = None,
+    key_range: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+    **named: Any,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of ``kind``.
+
+    q is (batch, heads, seq_q, qk dim), k (batch, kv heads, seq_k, qk dim), v (batch, kv heads, seq_k, v dim);
+    the keywords are those of the op. Returns out (batch, heads, seq_q, v dim) and lse (batch, heads, seq_q), both in
+    ``dtype``: lse is natural-log and leaves the sink out; a row that sees no key has out 0 and lse -inf.
+    """
+    batch, heads, seq_q, _ = q.shape
+    seq_k = k.shape[2]
+    group = kind.heads.group
+    out = torch.zeros(batch, heads, seq_q, v.shape[-1], dtype=dtype, device=q.device)
+    lse = torch.full((batch, heads, seq_q), -math.inf, dtype=dtype, device=q.device)
+    if seq_k == 0:
+        return out, lse
+    for b in range(batch):
+        for h in range(heads):
+            keys, values = k[b, h // group].to(dtype), v[b, h // group].to(dtype)
+            for start in range(0, seq_q, ROWS):
+                rows = slice(start, min(start + ROWS, seq_q))
+                i, j = _positions(seq_q, seq_k, rows, b, offsets, q.device)
+                names = {"i": i, "j": j, "h": h, "b": b}
+                s = (q[b, h, rows].to(dtype) @ keys.T) * kind.scale
+                s = _scored(kind, s, names, alibi_slopes, named)
+                seen = _visible(kind, names, seq_k, prefix, key_range, named)
+                s = s.masked_fill(~seen, -math.inf)
+                total = torch.logsumexp(s, -1)
+                denominator = total if sink is None else torch.logaddexp(total, sink[h].to(dtype))
+                p = torch.exp(s - denominator[:, None]).masked_fill(~seen, 0.0)
+                p = p.masked_fill((total == -math.inf)[:, None], 0.0)
+                usable = values.masked_fill(~_valid(j, b, seq_k, key_range).T, 0.0)
+                out[b, h, rows] = p @ usable
+                lse[b, h, rows] = total
+    return out, lse
+
+
+def visible(
+    kind: Kind,
+    seq_q: int,
+    seq_k: int,
+    *,
+    head: int = 0,
+    batch: int = 0,
+    prefix: torch.Tensor | None = None,
+    offsets: torch.Tensor | None = None,
+    key_range: torch.Tensor | None = None,
+    device: torch.device | str = "cpu",
+    **named: Any,
+) -> torch.Tensor:
+    """Which keys each query sees: bool (seq_q, seq_k), for one head of one sequence."""
+    i, j = _positions(seq_q, seq_k, slice(0, seq_q), batch, offsets, device)
+    return _visible(kind, {"i": i, "j": j, "h": head, "b": batch}, seq_k, prefix, key_range, named)
+
+
+def _positions(seq_q, seq_k, rows, b, offsets, device):
+    """Positions of queries (rows, 1) and keys (1, seq_k)."""
+    offset = seq_k - seq_q if offsets is None else int(offsets[b])
+    i = torch.arange(rows.start, rows.stop, device=device)[:, None] + offset
+    return i, torch.arange(seq_k, device=device)[None, :]
+
+
+def _valid(j, b, seq_k, key_range):
+    if key_range is None:
+        return torch.ones_like(j, dtype=torch.bool)
+    first, end = (int(x) for x in key_range[b])
+    return (j >= first) & (j < min(end, seq_k))
+
+
+def _visible(kind: Kind, names: dict[str, Any], seq_k: int, prefix, key_range, named) -> torch.Tensor:
+    i, j, b = names["i"], names["j"], names["b"]
+    seen = torch.ones(i.shape[0], j.shape[1], dtype=torch.bool, device=j.device)
+    causal = j <= i if kind.causal else torch.ones_like(seen)
+    seen &= causal
+    if kind.window is not None:
+        if kind.window.left is not None:
+            seen &= j >= i - kind.window.left
+        if kind.window.right is not None:
+            seen &= j <= i + kind.window.right
+    if kind.chunk is not None:
+        seen &= i // kind.chunk == j // kind.chunk
+    if kind.dilation is not None:
+        seen &= (i - j) % kind.dilation == 0
+    if kind.mask is not None:
+        seen &= evaluate(kind.mask.tree, names, named)
+    if kind.prefix is not None:
+        length = int(prefix[b]) if kind.prefix == "argument" else kind.prefix
+        seen |= j < length
+    if kind.always_first is not None:
+        seen |= (j < kind.always_first) & causal
+    if kind.global_tokens is not None:
+        seen |= ((i < kind.global_tokens) | (j < kind.global_tokens)) & causal
+    return seen & _valid(j, b, seq_k, key_range)
+
+
+def _scored(kind: Kind, s: torch.Tensor, names: dict[str, Any], alibi_slopes, named) -> torch.Tensor:
+    if kind.softcap is not None:
+        s = kind.softcap * torch.tanh(s / kind.softcap)
+    if kind.alibi:
+        s = s - alibi_slopes[names["h"]].to(s.dtype) * (names["i"] - names["j"]).abs()
+    if kind.score is not None:
+        s = torch.zeros_like(s) + evaluate(kind.score.tree, {**names, "s": s}, named)
+    return s

@@ -1,0 +1,291 @@
+"""The named values that the forward templates are filled with, decided here and under test."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, replace
+from typing import Any
+
+import sympy as sp
+
+from attngen.config import Config
+from attngen.plan.forward import LN2, LOG2E, ForwardPlan
+from attngen.plan.keys import Dilation, FloorDiv, I, Interval, Term
+from attngen.source import elements, scalars
+from attngen.spec.describe import describe_kind
+from attngen.spec.nodes import Name, Node, walk
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the kernel and the comment beside it."""
+
+    name: str
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A name, its value as Triton, and why."""
+
+    name: str
+    value: str
+    comment: str = ""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One loop over keys, its bounds as Triton."""
+
+    outer_first: str
+    outer_end: str
+    inner_first: str
+    inner_end: str
+    masked_only: bool
+    left_edge: bool
+    follows: bool  # begins no earlier than where the loop before stopped
+    followed: bool
+    why: str
+
+
+def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
+    """Everything a forward template refers to."""
+    packed = int(config.get("PACK_HEADS", 1)) > 1  # type: ignore[arg-type]
+    terms = merged(plan.terms)
+    row_bounds, visible = _row_bounds(terms)
+    steps = _score_steps(plan, packed)
+    nodes = _residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
+    state = ", ".join([f"acc_{c.index}" for c in plan.v_chunks] + ["row_max", "row_sum"])
+    context = {
+        "plan": plan,
+        "kind": plan.kind,
+        "packed": packed,
+        "loads": config.get("loads", "pointer"),
+        "unbalanced": plan.unbalanced,
+        "docstring": _docstring(plan, config),
+        "constants": _constants(plan, config),
+        "helpers": _helpers(plan, nodes),
+        "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
+        "parameters": _parameters(plan, config),
+        "constexprs": ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
+        "argument_names": {argument.name for argument in plan.arguments},
+        "qk_chunks": plan.qk_chunks,
+        "v_chunks": plan.v_chunks,
+        "row_bounds": row_bounds,
+        "visible_terms": _visible_lines(terms, visible, packed),
+        "residual": any(term.residual for term in terms),
+        "score_steps": steps,
+        "guard_always": plan.kind.score is not None,
+        "precision": ', input_precision="ieee"' if plan.kind.dtype == "float32" else "",
+        "state": state,
+        "accumulators": ", ".join(f"acc_{c.index}" for c in plan.v_chunks),
+        "tile_call": [*state.split(", "), *_tile_arguments(plan, config, row_bounds, nodes), "key"],
+        "loops": _loops(plan, bool(config.get("SPLIT_MASKS", True))),
+    }
+    return context
+
+
+def merged(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    """Terms that are an upper bound alone become one: j < max of the bounds."""
+    heads = [term for term in terms if not term.lowers and not term.residual]
+    if len(heads) < 2:
+        return terms
+    upper = sp.Max(*(term.row_upper() for term in heads))
+    first = replace(heads[0], uppers=(replace(heads[0].uppers[0], expression=upper),))
+    return tuple(first if term is heads[0] else term for term in terms if term is heads[0] or term not in heads)
+
+
+def _row_bounds(terms: tuple[Term, ...]) -> tuple[list[Assignment], list[list[str]]]:
+    """Assignments made once a tile, and for each term the comparisons of j that use them."""
+    bounds: list[Assignment] = []
+    visible: list[list[str]] = []
+    for n, term in enumerate(terms):
+        suffix = "" if len(terms) == 1 else f"_{n}"
+        tests = []
+        for name, relation, expression, present in (
+            ("row_first", ">=", term.row_lower(), bool(term.lowers)),
+            ("row_end", "<", term.row_upper(), True),
+        ):
+            if not present:
+                continue
+            text = scalars.write(expression)
+            if I in expression.free_symbols:
+                bounds.append(Assignment(f"{name}{suffix}", text))
+                tests.append(f"(j[None, :] {relation} {name}{suffix}[:, None])")
+            elif expression.is_Symbol:
+                tests.append(f"(j[None, :] {relation} {text})")
+            else:
+                bounds.append(Assignment(f"{name}{suffix}", text))
+                tests.append(f"(j[None, :] {relation} {name}{suffix})")
+        visible.append(tests)
+    return bounds, visible
+
+
+def _visible_lines(terms: tuple[Term, ...], visible: list[list[str]], packed: bool) -> list[str]:
+    """One condition a term; the kernel takes their union."""
+    lines = []
+    for term, tests in zip(terms, visible, strict=True):
+        for test in term.residual:
+            if isinstance(test, Dilation):
+                tests = [*tests, f"((i[:, None] - j[None, :]) % {test.step} == 0)"]
+            else:
+                tests = [*tests, f"({elements.write(test, _names(packed))})"]
+        text = " & ".join(tests)
+        lines.append(text[1:-1] if len(tests) == 1 else text)
+    return lines
+
+
+def _names(packed: bool) -> dict[str, str]:
+    return {"i": "i[:, None]", "j": "j[None, :]", "h": "h[:, None]" if packed else "h", "b": "batch", "s": "s"}
+
+
+def _score_steps(plan: ForwardPlan, packed: bool) -> list[Assignment]:
+    """What is done to the products before the softmax; nothing when only a scale is, which the exponential takes."""
+    kind = plan.kind
+    if plan.plain_scores:
+        return []
+    steps = []
+    if kind.softcap is not None:
+        steps.append(Assignment("s", "SOFTCAP * tanh(s * (SOFTMAX_SCALE / SOFTCAP))", "softcap"))
+    else:
+        steps.append(Assignment("s", "s * SOFTMAX_SCALE", "logits"))
+    if kind.alibi:
+        slope = "slope[:, None]" if packed else "slope"
+        steps.append(Assignment("s", f"s - {slope} * tl.abs(i[:, None] - j[None, :])", "ALiBi"))
+    if kind.score is not None:
+        text = elements.write(kind.score.tree, _names(packed))
+        if not any(isinstance(node, Name) and node.id == "s" for node in walk(kind.score.tree)):
+            text = f"tl.zeros_like(s) + ({text})"
+        steps.append(Assignment("s", text, kind.score.text))
+    return steps
+
+
+def _residual_nodes(plan: ForwardPlan) -> list[Node]:
+    return [test for term in plan.terms for test in term.residual if not isinstance(test, Dilation)]
+
+
+def _helpers(plan: ForwardPlan, nodes: list[Node]) -> set[str]:
+    used = elements.helpers(nodes)
+    if plan.kind.softcap is not None:
+        used.add("tanh")
+    bounds = [e for term in plan.terms for e in (term.row_lower(), term.row_upper())]
+    bounds += [e for loop in plan.loops for e in (loop.outer_first, loop.outer_end)]
+    if any(bound.has(FloorDiv) for bound in bounds):
+        used.add("floor_div")
+    return used
+
+
+def _constants(plan: ForwardPlan, config: Config) -> list[Assignment]:
+    kind = plan.kind
+    out = [Assignment("GROUP", str(kind.heads.group), "query heads that share one KV head")]
+    pack = int(config.get("PACK_HEADS", 1))  # type: ignore[arg-type]
+    out.append(Assignment("PACK_HEADS", str(pack), "query heads of one tile"))
+    if any(c.padded for c in plan.qk_chunks):
+        out.append(Assignment("QK_DIM", str(kind.head_dim.qk), "width of queries and keys"))
+    if any(c.padded for c in plan.v_chunks):
+        out.append(Assignment("V_DIM", str(kind.head_dim.v), "width of values"))
+    if plan.plain_scores:
+        comment = f"softmax_scale * log2(e), with softmax_scale = {kind.scale!r}"
+    else:
+        comment = "log2(e): logits to base-2 units"
+        out.append(Assignment("SOFTMAX_SCALE", repr(kind.scale)))
+    if kind.softcap is not None:
+        out.append(Assignment("SOFTCAP", repr(float(kind.softcap)), "logits are kept within (-SOFTCAP, SOFTCAP)"))
+    out.append(Assignment("EXP_SCALE", repr(plan.exp_scale), comment))
+    if kind.sink:
+        out.append(Assignment("LOG2E", repr(LOG2E)))
+    out.append(Assignment("LN2", repr(LN2)))
+    return out
+
+
+def _parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
+    """The kernel's run-time parameters, in order."""
+    descriptors = config.get("loads") == "descriptor"
+    out = [Parameter("q_ptr", "[batch, heads, seq_q, qk dim]")]
+    for name, dim, chunks in (("k", "qk dim", plan.qk_chunks), ("v", "v dim", plan.v_chunks)):
+        if descriptors:
+            out += [
+                Parameter(f"{name}_desc_{c.index}", f"[batch, kv heads, seq_k, {dim}], boxes of BLOCK_N x {c.width}")
+                for c in chunks
+            ]
+        else:
+            out.append(Parameter(f"{name}_ptr", f"[batch, kv heads, seq_k, {dim}]"))
+    out += [
+        Parameter("out_ptr", "[batch, heads, seq_q, v dim]"),
+        Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"),
+        Parameter("offsets_ptr", "[batch], position of the first query, or None for seq_k - seq_q"),
+        Parameter("key_range_ptr", "[batch, 2], first and end of the valid keys, or None for all"),
+    ]
+    for argument in plan.arguments:
+        if argument.shape == "scalar":
+            out.append(Parameter(argument.name, argument.meaning))
+        elif argument.shape == "tensor":
+            out.append(Parameter(f"{argument.name}_ptr", argument.meaning))
+            out += [Parameter(f"{argument.name}_{what}_{n}") for n in range(argument.rank) for what in ("size", "stride")]
+        else:
+            out.append(Parameter(f"{argument.name}_ptr", f"[{argument.shape}], {argument.meaning}"))
+    tensors = ("q", "out") if descriptors else ("q", "k", "v", "out")
+    for tensor in tensors:
+        letter = tensor[0]
+        out += [Parameter(f"stride_{letter}{axis}") for axis in "bhs"]
+    out += [Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k")]
+    return tuple(out)
+
+
+def _tile_arguments(plan: ForwardPlan, config: Config, row_bounds: list[Assignment], nodes: list[Node]) -> list[str]:
+    """What a tile of keys needs from the kernel around it."""
+    names = [f"q_{c.index}" for c in plan.qk_chunks]
+    if config.get("loads") == "descriptor":
+        names += [f"k_desc_{c.index}" for c in plan.qk_chunks] + [f"v_desc_{c.index}" for c in plan.v_chunks]
+        names += ["batch", "kv_head"]
+    else:
+        names += ["k_base", "v_base", "stride_ks", "stride_vs"]
+    names += ["key_end"] + [bound.name for bound in row_bounds]
+    used = {node.id for root in nodes for node in walk(root) if isinstance(node, Name)}
+    residual_dilation = any(isinstance(test, Dilation) for term in plan.terms for test in term.residual)
+    if plan.kind.alibi or residual_dilation or "i" in used:
+        names.append("i")
+    if "h" in used:
+        names.append("h")
+    if "b" in used and "batch" not in names:
+        names.append("batch")
+    if plan.kind.alibi:
+        names.append("slope")
+    for argument in plan.arguments:
+        if argument.shape == "tensor":
+            names.append(f"{argument.name}_ptr")
+            names += [f"{argument.name}_{what}_{n}" for n in range(argument.rank) for what in ("size", "stride")]
+        elif argument.shape == "scalar":
+            names.append(argument.name)
+    if config.get("loads") == "descriptor":
+        names.append("HAS_KEY_RANGE")
+    return names
+
+
+def _loops(plan: ForwardPlan, split_masks: bool) -> list[Loop]:
+    last = len(plan.loops) - 1
+    return [_loop(interval, n > 0, n < last, split_masks) for n, interval in enumerate(plan.loops)]
+
+
+def _loop(interval: Interval, follows: bool, followed: bool, split_masks: bool) -> Loop:
+    masked_only = interval.always_masked or not split_masks
+    inner = (interval.inner_first, interval.inner_end)
+    return Loop(
+        outer_first=scalars.write(interval.outer_first),
+        outer_end=scalars.write(interval.outer_end),
+        inner_first="" if inner[0] is None else scalars.write(inner[0]),
+        inner_end="" if inner[1] is None else scalars.write(inner[1]),
+        masked_only=masked_only,
+        left_edge=interval.left_edge or (follows and not interval.always_masked),
+        follows=follows,
+        followed=followed,
+        why=interval.why or "every key",
+    )
+
+
+def _docstring(plan: ForwardPlan, config: Config) -> str:
+    head, *rest = describe_kind(plan.kind)
+    lines = [f"Attention forward, {head}.", ""]
+    lines += textwrap.wrap(f"Specialised to: {'; '.join(rest)}.", 116)
+    lines += ["", "Needs torch and triton. Generated by attngen."]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,127 @@
+"""Cross-compiling a generated kernel for any target, on a machine with or without a GPU."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from attngen.config import Config
+from attngen.errors import AttngenError
+from attngen.plan.forward import ForwardPlan
+from attngen.source.module import load_source
+from attngen.source.render import Source, render
+from attngen.target import Target
+
+
+class CompileError(AttngenError):
+    """The compiler refused a kernel, or it cannot run on the target."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the compiler says a program needs."""
+
+    registers: int  # a thread
+    spills: int  # bytes of spill stores and loads a thread
+    shared: int  # bytes a program
+    num_warps: int
+    seconds: float  # to compile
+
+
+def compile_source(plan: ForwardPlan, config: Config, target: Target) -> Resources:
+    """Compile the kernel of ``plan`` and ``config`` for ``target`` and report what it needs; CompileError if it fails."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    source = render(plan, config)
+    function = load_source(source)
+    started = time.perf_counter()
+    try:
+        ast = ASTSource(fn=function, **_signature(plan, config, source, function))
+        compiled = triton.compile(
+            ast,
+            target=GPUTarget(target.backend, target.arch, target.warp_size),
+            options=compile_options(config),
+        )
+    except Exception as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise CompileError(f"{type(error).__name__}: {lines[-1] if lines else error}"[:500]) from error
+    registers, spills = _registers(compiled, target)
+    return Resources(registers, spills, compiled.metadata.shared, compiled.metadata.num_warps, time.perf_counter() - started)
+
+
+def compile_options(config: Config) -> dict[str, Any]:
+    """The compiler's own options among the tunables."""
+    options = {"num_warps": config["num_warps"], "num_stages": config["num_stages"]}
+    if config.get("maxnreg"):
+        options["maxnreg"] = config["maxnreg"]
+    return options
+
+
+_POINTERS = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
+_ELEMENTS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def _signature(plan: ForwardPlan, config: Config, source: Source, function: Any) -> dict[str, Any]:
+    """Types, constants and alignments as a call with contiguous tensors would give them."""
+    dtype = plan.kind.dtype
+    types: dict[str, str] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], list] = {}
+    scalars = {argument.name for argument in plan.arguments if argument.shape == "scalar"}
+    widths = {f"{n}_desc_{c.index}": c.width for n, cs in (("k", plan.qk_chunks), ("v", plan.v_chunks)) for c in cs}
+    for position, name in enumerate(source.parameters + source.constexprs):
+        aligned = False
+        if name in source.constexprs:
+            types[name] = "constexpr"
+            constants[(position,)] = config[name]
+        elif name in ("offsets_ptr", "key_range_ptr"):
+            types[name] = "constexpr"
+            constants[(position,)] = None
+        elif name in widths:
+            types[name] = f"tensordesc<{_ELEMENTS[dtype]}[1, 1, {config['BLOCK_N']}, {widths[name]}]>"
+        elif name.endswith("_ptr"):
+            types[name] = _POINTERS[dtype] if name in ("q_ptr", "k_ptr", "v_ptr", "out_ptr") else "*fp32"
+            if name == "prefix_ptr":
+                types[name] = "*i32"
+            aligned = True
+        elif name in scalars:
+            types[name] = "fp32"
+        else:
+            types[name] = "i32"
+            aligned = name.startswith("stride_")
+        if aligned:
+            attributes[(position,)] = [["tt.divisibility", 16]]
+    return {"signature": types, "constexprs": constants, "attrs": attributes}
+
+
+def _registers(compiled: Any, target: Target) -> tuple[int, int]:
+    """Registers and spilled bytes a thread."""
+    if target.backend == "hip":
+        return _amd_registers(compiled.asm["amdgcn"])
+    from triton.backends.nvidia.compiler import get_ptxas
+
+    arch = f"sm_{target.arch}a" if int(target.arch) >= 90 else f"sm_{target.arch}"
+    with tempfile.TemporaryDirectory() as folder:
+        ptx = Path(folder, "kernel.ptx")
+        ptx.write_text(compiled.asm["ptx"])
+        command = [get_ptxas(int(target.arch)).path, "-v", f"--gpu-name={arch}", str(ptx), "-o", str(Path(folder, "kernel.o"))]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    report = run.stderr + run.stdout
+    used = re.search(r"Used (\d+) registers", report)
+    spilled = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)
+    if run.returncode or not used:
+        raise CompileError(f"ptxas: {report.strip().splitlines()[-1] if report.strip() else 'no report'}"[:500])
+    return int(used[1]), sum(int(x) for x in spilled.groups()) if spilled else 0
+
+
+def _amd_registers(assembly: str) -> tuple[int, int]:
+    vgprs = re.search(r"\.vgpr_count:\s+(\d+)", assembly)
+    spilled = re.search(r"\.vgpr_spill_count:\s+(\d+)", assembly)
+    return int(vgprs[1]) if vgprs else 0, 4 * int(spilled[1]) if spilled else 0
