@@ -8,6 +8,8 @@ from typing import Any
 from attngen.spec.document import Place
 from attngen.spec.model import HeadDim, Heads, Kind, Window
 
+IMPLICIT_KIND = "attention"  # the kind of a file that has no 'kinds'
+
 
 @dataclass(frozen=True)
 class Given:
@@ -28,7 +30,8 @@ def make_kind(name: str, place: Place, given: dict[str, Given]) -> Kind:
     examples = {"heads": "12, or {query: 32, kv: 8},", "head_dim": "64, or {qk: 192, v: 128},"}
     for field in examples:
         if field not in given and not (field == "head_dim" and has_latent(given)):
-            raise place.error(f"{field} is missing for kind '{name}'", f"{field}: {examples[field]} would be right")
+            whose = "" if name == IMPLICIT_KIND else f" for kind '{name}'"
+            raise place.error(f"{field} is missing{whose}", f"{field}: {examples[field]} would be right")
     values = {field: entry.value for field, entry in given.items()}
     values["name"] = name
     values["heads"] = resolve_heads(given)

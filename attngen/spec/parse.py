@@ -9,13 +9,12 @@ from pathlib import Path
 from attngen.errors import SpecError, UsageError, did_you_mean
 from attngen.spec.document import MAX_CHARACTERS, Entry, Fields, Node, Place, Text, read_document
 from attngen.spec.fields import LAYER_FIELDS
-from attngen.spec.kind import Given, make_kind
+from attngen.spec.kind import IMPLICIT_KIND, Given, make_kind
 from attngen.spec.model import EXTERNAL, Kind, Spec
 from attngen.spec.pattern import OTHERWISE, read_layers, read_pattern
 from attngen.spec.reading import is_null, wrong
 
 SPEC_FIELDS = ("name", "layers", "kinds", "symbols", "pattern")
-IMPLICIT_KIND = "attention"  # the kind of a file that has no 'kinds'
 MAX_NAME = 64
 MAX_KINDS = 64
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -83,8 +82,11 @@ def read_fields(node: Fields, own: bool) -> dict[str, Given]:
 def read_kinds(node: Node | None, defaults: dict[str, Given], top: Place) -> tuple[Kind, ...]:
     if node is None:
         return (make_kind(IMPLICIT_KIND, top, defaults),)
-    if not isinstance(node, Fields) or not node.entries:
-        raise wrong(node, "kinds", "{local: {window: {total: 128}}, global: {}}")
+    example = "{local: {window: {total: 128}}, global: {}}"
+    if not isinstance(node, Fields):
+        raise wrong(node, "kinds", example)
+    if not node.entries:
+        raise node.place.error("kinds is empty", f"{example} would be right")
     if len(node.entries) > MAX_KINDS:
         raise node.place.error(f"there are {len(node.entries)} kinds", f"at most {MAX_KINDS} would be right")
     return tuple(read_kind(entry.key, entry.value, defaults) for entry in node.entries.values())

@@ -37,7 +37,7 @@ def is_flag(node: Node) -> bool:
 
 def is_number(node: Node) -> bool:
     """Whether the value is a number."""
-    return isinstance(node, Text) and node.plain and REAL.fullmatch(node.text.replace("_", "")) is not None
+    return isinstance(node, Text) and node.plain and (is_integer(node) or REAL.fullmatch(node.text) is not None)
 
 
 def is_integer(node: Node) -> bool:
@@ -47,11 +47,13 @@ def is_integer(node: Node) -> bool:
 
 def whole(node: Node, what: str, low: int = 1, high: int = MAX_INTEGER, instead: str = "") -> int:
     """A whole number from ``low`` to ``high``; ``instead`` names what else the field takes."""
-    if is_integer(node) and isinstance(node, Text) and len(node.text) <= MAX_DIGITS:
-        value = int(node.text)
+    limits = f"of at least {low}" if high == MAX_INTEGER else f"from {low} to {high}"
+    if is_integer(node) and isinstance(node, Text):
+        value = int(node.text[:MAX_DIGITS].rstrip("_"))  # cut, it is still too large
         if low <= value <= high:
             return value
-    limits = f"of at least {low}" if high == MAX_INTEGER else f"from {low} to {high}"
+        if value > high:
+            limits = f"from {low} to {high}"
     raise wrong(node, what, f"a whole number {limits}{instead}")
 
 

@@ -9,9 +9,8 @@ from typing import Any
 from attngen.errors import one_line
 from attngen.spec.document import Place, Text
 from attngen.spec.fields import LAYER_FIELDS
-from attngen.spec.kind import default_scale
+from attngen.spec.kind import IMPLICIT_KIND, default_scale
 from attngen.spec.model import Indexer, Kind, Select, Spec, Window
-from attngen.spec.parse import IMPLICIT_KIND
 from attngen.spec.pattern import OTHERWISE
 from attngen.spec.reading import INTEGER, is_flag, is_null, is_number
 

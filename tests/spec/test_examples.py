@@ -20,7 +20,16 @@ def test_example(path):
 def test_kinds_and_layers_are_those_of_the_models():
     specs = {path.stem: load_spec(path) for path in EXAMPLES}
     modernbert, gemma, scout = specs["modernbert-base"], specs["gemma-3-4b"], specs["llama-4-scout"]
-    assert [layer for layer, kind in enumerate(modernbert.layer_kinds) if kind == "global"] == [0, 3, 6, 9, 12, 15, 18, 21]
+    assert [layer for layer, kind in enumerate(modernbert.layer_kinds) if kind == "global"] == [
+        0,
+        3,
+        6,
+        9,
+        12,
+        15,
+        18,
+        21,
+    ]
     assert [layer for layer, kind in enumerate(gemma.layer_kinds) if kind == "global"] == [5, 11, 17, 23, 29]
     assert scout.layer_kinds.count("global") == 12
     assert scout.layer_kinds[3] == "global"
