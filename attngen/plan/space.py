@@ -1,0 +1,216 @@
+"""The tunables of a forward kernel: which values are worth trying, and which points cannot fit a target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+from attngen.config import Config, Value
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.work import ELEMENT_BYTES
+from attngen.problem import Problem
+from attngen.target import Target
+
+SMALL_WINDOW = 1024  # keys: up to here masking every tile may beat three loops
+WINDOW_TILES = 4  # key tiles that the window schedule keeps resident
+REGISTERS = 255  # a thread
+RESERVED_SHARED = 1024  # bytes for barriers and reductions
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One tunable and the values it may take."""
+
+    name: str
+    choices: tuple[Value, ...]
+
+
+def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
+    """Every tunable with its choices; most combinations are ruled out by ``feasible``."""
+    span = plan.span
+    small = span is not None and sum(span) <= SMALL_WINDOW
+    full_precision = plan.kind.dtype == "float32"
+    group = plan.kind.heads.group
+    packs = tuple(n for n in (1, 2, 4, 8, 16) if group % n == 0)
+    return (
+        Parameter("schedule", ("portable", "window") if small else ("portable",)),
+        Parameter("BLOCK_M", (16, 32, 64) if full_precision else (16, 32, 64, 128, 256)),
+        Parameter("BLOCK_N", (16, 32) if full_precision else (32, 64, 128)),
+        Parameter("num_warps", (4, 8)),
+        Parameter("num_stages", (1, 2, 3)),
+        Parameter("loads", ("pointer", "descriptor") if _has_tma(target) else ("pointer",)),
+        Parameter("PACK_HEADS", packs),
+        Parameter("SPLIT_MASKS", (True, False) if small else (True,)),
+        Parameter("HEADS_TOGETHER", (1,) if small else (1, 8)),
+    )
+
+
+def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None = None) -> str | None:
+    """None when ``config`` is worth compiling, else why it is not."""
+    for rule in (_shape, _packing, _schedule, _memory):
+        if reason := rule(plan, config, target, problem):
+            return reason
+    return None
+
+
+def enumerate_configs(plan: ForwardPlan, target: Target, problem: Problem) -> list[Config]:
+    """Every feasible point of the space."""
+    return [config for config in _points(plan, target) if feasible(plan, config, target, problem) is None]
+
+
+def _points(plan: ForwardPlan, target: Target) -> Iterator[Config]:
+    parameters = forward_space(plan, target)
+    names = [parameter.name for parameter in parameters]
+    for values in product(*(parameter.choices for parameter in parameters)):
+        yield Config(**dict(zip(names, values, strict=True)))
+
+
+def default_config(plan: ForwardPlan, target: Target, problem: Problem | None = None) -> Config:
+    """A config that runs well enough anywhere: the first of a short list of preferences that fits."""
+    for config in _preferences(plan, target, problem):
+        if feasible(plan, config, target, problem) is None:
+            return config
+    return _preference(32, 16, 4, 1) if plan.kind.dtype != "float32" else _preference(16, 16, 4, 1)
+
+
+def _preference(block_m: int, block_n: int, warps: int, stages: int, **values: Value) -> Config:
+    return Config(
+        **{
+            "schedule": "portable",
+            "BLOCK_M": block_m,
+            "BLOCK_N": block_n,
+            "num_warps": warps,
+            "num_stages": stages,
+            "loads": "pointer",
+            "PACK_HEADS": 1,
+            "SPLIT_MASKS": True,
+            "HEADS_TOGETHER": 1,
+            **values,
+        }
+    )
+
+
+def _preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:
+    width = max(sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks))
+    if plan.kind.dtype == "float32":
+        return [_preference(32, 32, 4, 1), _preference(16, 32, 4, 1)] if width <= 128 else [_preference(16, 16, 4, 1)]
+    loads = "descriptor" if _has_tma(target) and _plain_widths(plan) else "pointer"
+    small = plan.span is not None and sum(plan.span) <= SMALL_WINDOW // 2
+    window = [
+        _preference(64, 64, 4, 1, schedule="window", loads=loads, SPLIT_MASKS=False),
+        _preference(64, 64, 4, 2, loads=loads, SPLIT_MASKS=False),
+    ]
+    preferences = window if small else []
+    if target.backend == "hip":
+        return preferences + ([_preference(64, 64, 4, 1)] if width <= 128 else [_preference(64, 32, 4, 1)])
+    if _has_tma(target):
+        if width <= 64:
+            preferences.append(_preference(64, 128, 4, 2, loads=loads))
+        if width <= 128:
+            preferences.append(_preference(64, 64, 4, 3, loads=loads))
+        return [*preferences, _preference(64, 64, 4, 2, loads=loads), _preference(64, 32, 4, 2, loads=loads)]
+    return [*preferences, _preference(64, 64, 4, 2), _preference(64, 32, 4, 2), _preference(64, 16, 4, 1)]
+
+
+def _has_tma(target: Target) -> bool:
+    return target.backend == "cuda" and int(target.arch) >= 90 and int(target.arch) != 120
+
+
+def _plain_widths(plan: ForwardPlan) -> bool:
+    """Whether rows are a multiple of 16 bytes, which the copy engine asks for."""
+    element = ELEMENT_BYTES[plan.kind.dtype]
+    return plan.kind.head_dim.qk * element % 16 == 0 and plan.kind.head_dim.v * element % 16 == 0
+
+
+def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
+    block_m, block_n, warps = config["BLOCK_M"], config["BLOCK_N"], config["num_warps"]
+    assert isinstance(block_m, int) and isinstance(block_n, int) and isinstance(warps, int)
+    full_precision = plan.kind.dtype == "float32"
+    if full_precision:
+        if block_m * block_n < 32 * warps * 2:
+            return "tile smaller than its warps"
+    elif block_m < 16 * warps:
+        return f"{warps} warps need at least {16 * warps} rows of 16 each"
+    if block_m > 64 * warps:
+        return f"{warps} warps for {block_m} rows leave no registers"
+    width = sum(c.width for c in plan.v_chunks)
+    scores = block_n * (2 if full_precision else 1.5)
+    if full_precision:
+        scores += sum(c.width for c in plan.qk_chunks)
+    if block_m * (width + scores) / (32 * warps) > REGISTERS + 1:
+        return "accumulators and scores need more registers than a thread has"
+    if problem is not None and config["schedule"] == "portable":
+        pack = int(config["PACK_HEADS"] or 1)
+        rows = max(16 * 4, min(64, problem.seq_q * pack))
+        if block_m // pack > max(rows, 2 * problem.seq_q) and block_m > 64:
+            return "more rows than queries"
+    if config["loads"] == "descriptor" and not (_has_tma(target) and _plain_widths(plan)):
+        return "the copy engine needs sm_90 or sm_100 and rows of a multiple of 16 bytes"
+    if config["loads"] == "pointer" and _has_tma(target) and config["num_stages"] == 1 and not full_precision:
+        return "pointer loads without a pipeline never win where there is a copy engine"
+    return None
+
+
+def _packing(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
+    pack = int(config["PACK_HEADS"] or 1)
+    if pack == 1:
+        return None
+    if plan.kind.heads.group % pack:
+        return f"{pack} heads do not divide the group of {plan.kind.heads.group}"
+    if config["schedule"] == "window":
+        return "the window schedule goes over the heads of a group by itself"
+    if int(config["BLOCK_M"] or 0) // pack < 8:
+        return "fewer than 8 queries a tile"
+    if problem is not None and problem.seq_q > 128 and (plan.span is None or sum(plan.span) > SMALL_WINDOW // 2):
+        return "heads are packed for few queries or small windows"
+    return None
+
+
+def _schedule(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
+    if config["schedule"] == "window":
+        if plan.span is None:
+            return "the window schedule needs a bounded window and nothing beside it"
+        if plan.kind.dtype == "float32":
+            return "the window schedule keeps scores of all its keys in registers: 16-bit dtypes only"
+        tiles = window_tiles(plan, int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0))
+        if tiles > WINDOW_TILES:
+            return f"{tiles} key tiles are resident; {WINDOW_TILES} fit"
+        if config["SPLIT_MASKS"] or int(config["num_stages"] or 1) > 2:
+            return "the window schedule masks every tile and has at most two stages"
+        block_m, block_n, warps = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0), int(config["num_warps"] or 4)
+        if block_m * (tiles * block_n + sum(c.width for c in plan.v_chunks)) / (32 * warps) > REGISTERS - 32:
+            return "scores of all resident keys need more registers than a thread has"
+        return None
+    if not config["SPLIT_MASKS"] and all(loop.always_masked for loop in plan.loops):
+        return "every tile is masked already"
+    return None
+
+
+def window_tiles(plan: ForwardPlan, block_m: int, block_n: int) -> int:
+    """Key tiles that ``block_m`` neighbouring queries of a bounded window see."""
+    assert plan.span is not None
+    left, right = plan.span
+    return -(-(left + right + block_m) // block_n)
+
+
+def _memory(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
+    needed = shared_bytes(plan, config, target)
+    if needed > target.shared_per_block:
+        return f"{needed} bytes of shared memory; {target.name} has {target.shared_per_block}"
+    return None
+
+
+def shared_bytes(plan: ForwardPlan, config: Config, target: Target) -> int:
+    """Shared memory a program needs, about: stages of key and value tiles, and the queries."""
+    element = ELEMENT_BYTES[plan.kind.dtype]
+    qk, v = sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks)
+    block_m, block_n, stages = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0), int(config["num_stages"] or 1)
+    if config["schedule"] == "window":
+        stages, queries = window_tiles(plan, block_m, block_n), block_m * int(config["num_stages"] or 1)
+    else:
+        queries = block_m
+    if target.backend == "hip":
+        stages = max(stages - 1, 1)
+        queries = 0
+    return (block_n * (qk + v) * stages + queries * qk) * element + RESERVED_SHARED

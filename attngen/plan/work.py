@@ -1,0 +1,138 @@
+"""How much work a plan is at given sizes: visible pairs, tiles, operations and bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from attngen.config import Config
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.keys import Dilation
+from attngen.plan.numbers import Values, evaluate
+from attngen.problem import Problem
+
+ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class TileWork:
+    """One launch, counted: what its programs compute and move, padding and masked elements included."""
+
+    programs: int
+    tiles_masked: int  # key tiles that go through the elementwise mask, over all programs
+    tiles_full: int  # key tiles that do not
+    longest: int  # key tiles of the longest program
+    flops: float
+    exps: float
+    bytes: float  # compulsory: each tensor once
+
+
+def visible_pairs(plan: ForwardPlan, seq_q: int, seq_k: int) -> int:
+    """(query, key) pairs of one head of one sequence that the mask lets be seen.
+
+    Exact, but for tests of single elements: a dilation counts one key in ``step``, a mask expression counts as
+    seen wherever its intervals reach. A run-time prefix counts as half the keys.
+    """
+    rows = _row_values(plan, seq_q, seq_k)
+    spans, densities = [], []
+    for term in plan.terms:
+        lower = np.broadcast_to(evaluate(term.row_lower(), rows), rows["i"].shape)
+        upper = np.broadcast_to(evaluate(term.row_upper(), rows), rows["i"].shape)
+        spans.append((np.clip(lower, 0, seq_k), np.clip(upper, 0, seq_k)))
+        steps = [test.step for test in term.residual if isinstance(test, Dilation)]
+        densities.append(1.0 / np.prod(steps) if steps else 1.0)
+    if len(spans) == 1:
+        lower, upper = spans[0]
+        return round(float(np.maximum(upper - lower, 0).sum()) * densities[0])
+    order = np.argsort(np.stack([lower for lower, _ in spans]), axis=0, kind="stable")
+    lowers = np.take_along_axis(np.stack([lower for lower, _ in spans]), order, 0)
+    uppers = np.take_along_axis(np.stack([upper for _, upper in spans]), order, 0)
+    density = np.take_along_axis(np.repeat(np.array(densities)[:, None], seq_q, 1), order, 0)
+    total, reached = 0.0, np.zeros(seq_q, dtype=np.int64)
+    for lower, upper, share in zip(lowers, uppers, density, strict=True):
+        start = np.maximum(lower, reached)
+        total += float((np.maximum(upper - start, 0) * share).sum())
+        reached = np.maximum(reached, upper)
+    return round(total)
+
+
+def compulsory_bytes(plan: ForwardPlan, problem: Problem) -> float:
+    """q, k, v read once, out and lse written once."""
+    kind = plan.kind
+    element = ELEMENT_BYTES[kind.dtype]
+    queries = kind.heads.query * problem.seq_q * (kind.head_dim.qk + kind.head_dim.v)
+    keys = kind.heads.kv * problem.seq_k * (kind.head_dim.qk + kind.head_dim.v)
+    return float(problem.batch * ((queries + keys) * element + kind.heads.query * problem.seq_q * 4))
+
+
+def useful_flops(plan: ForwardPlan, problem: Problem) -> float:
+    """Operations that the visible pairs need: 2 * (qk dim + v dim) a pair."""
+    kind = plan.kind
+    pairs = visible_pairs(plan, problem.seq_q, problem.seq_k)
+    return 2.0 * problem.batch * kind.heads.query * pairs * (kind.head_dim.qk + kind.head_dim.v)
+
+
+def tile_work(plan: ForwardPlan, config: Config, problem: Problem) -> TileWork:
+    """The work of one launch of ``config``."""
+    kind = plan.kind
+    pack = int(config.get("PACK_HEADS") or 1)
+    block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
+    block_q = block_m if config["schedule"] == "window" else block_m // pack
+    masked, full = tiles_of(plan, problem.seq_q, problem.seq_k, block_q, block_n, bool(config.get("SPLIT_MASKS", True)))
+    heads = problem.batch * kind.heads.query // pack
+    rows = block_q * pack
+    steps = float((masked + full).sum()) * heads
+    widths = sum(c.width for c in (*plan.qk_chunks, *plan.v_chunks))
+    programs = len(masked) * heads
+    if config["schedule"] == "window":  # one program goes over all heads of a group
+        programs = len(masked) * problem.batch * kind.heads.kv
+    return TileWork(
+        programs=programs,
+        tiles_masked=int(masked.sum()) * heads,
+        tiles_full=int(full.sum()) * heads,
+        longest=int((masked + full).max(initial=0)),
+        flops=2.0 * steps * rows * block_n * widths,
+        exps=steps * rows * block_n,
+        bytes=compulsory_bytes(plan, problem),
+    )
+
+
+def tiles_of(
+    plan: ForwardPlan, seq_q: int, seq_k: int, block_q: int, block_n: int, split_masks: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masked and unmasked key tiles of every query tile, as the kernel's loops visit them."""
+    offset = seq_k - seq_q
+    starts = np.arange(0, seq_q, block_q)
+    values: Values = {
+        "i_first": starts + offset,
+        "i_last": np.minimum(starts + block_q, seq_q) - 1 + offset,
+        "key_first": 0,
+        "key_end": seq_k,
+        "prefix": seq_k // 2,
+    }
+    masked = np.zeros(len(starts), dtype=np.int64)
+    full = np.zeros(len(starts), dtype=np.int64)
+    covered = np.zeros(len(starts), dtype=np.int64)
+    for n, loop in enumerate(plan.loops):
+        first = np.broadcast_to(evaluate(loop.outer_first, values), starts.shape)
+        if n:
+            first = np.maximum(first, covered)
+        tiles = -(-np.maximum(evaluate(loop.outer_end, values) - first, 0) // block_n)
+        whole = np.zeros_like(tiles)
+        if split_masks and loop.inner_first is not None and loop.inner_end is not None:
+            lead = -(-np.maximum(evaluate(loop.inner_first, values) - first, 0) // block_n)
+            whole = np.maximum(evaluate(loop.inner_end, values) - (first + lead * block_n), 0) // block_n
+        masked += tiles - whole
+        full += whole
+        covered = first + tiles * block_n
+    return masked, full
+
+
+def _row_values(plan: ForwardPlan, seq_q: int, seq_k: int) -> dict:
+    return {
+        "i": np.arange(seq_q) + seq_k - seq_q,
+        "key_first": 0,
+        "key_end": seq_k,
+        "prefix": seq_k // 2,
+    }
