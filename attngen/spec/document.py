@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Union
+from typing import Any, Union
 
 import yaml
 
@@ -110,9 +110,9 @@ class _Builder:
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
-        self.events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        self.events: Iterator[Any] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
 
-    def place(self, mark: yaml.Mark) -> Place:
+    def place(self, mark: Any) -> Place:
         return Place(self.file, mark.line + 1, mark.column + 1)
 
     def document(self) -> Node | None:
@@ -125,7 +125,7 @@ class _Builder:
                 node = self.node(next(self.events), 1)
         return node
 
-    def node(self, event: yaml.Event, depth: int) -> Node:
+    def node(self, event: Any, depth: int) -> Node:
         place = self.place(event.start_mark)
         if depth > MAX_DEPTH:
             raise place.error(f"nested more than {MAX_DEPTH} deep", "no field goes that deep")
@@ -148,13 +148,13 @@ class _Builder:
             entries[key.text] = Entry(key, self.node(next(self.events), depth + 1))
         return Fields(entries, place)
 
-    def until(self, end: type) -> Iterator[yaml.Event]:
+    def until(self, end: type) -> Iterator[Any]:
         for event in self.events:
             if isinstance(event, end):
                 return
             yield event
 
-    def text(self, event: yaml.ScalarEvent, place: Place) -> Text:
+    def text(self, event: Any, place: Place) -> Text:
         quoted = event.style in ("'", '"')
         inner = None
         if event.start_mark.line == event.end_mark.line and event.style not in ("|", ">"):

@@ -169,7 +169,7 @@ def test_refusals_point_into_the_file(config, message, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"model_type": "llama",\n}', "2:1: not valid JSON: "),
+        ('{"model_type"\n: llama}', "2:3: not valid JSON: Expecting value; JSON is what a config.json holds"),
         ("[]", "1:1: the file holds no object; {...} with a model_type is a config"),
         ("[" * 100_000, "1:1: nested too deep, or with numbers too long; a config is neither"),
     ],

@@ -11,8 +11,9 @@ from attngen.spec import dump_spec, parse_spec
 EXAMPLES = [path.read_text() for path in sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))]
 PIECES = [
     "heads", "kinds:", "window: {", "{}", "}", "[", "]", ": ", "\n", "\n  ", "-1", "0", "1__0", "1e9", ".5", "null",
-    "~", "true", "'", '"', "|\n", ">\n", "&a ", "*a", "!!int ", "? ", "- ", "#", "%", "\t", "\x85", "\u2028", "\ufeff", "é",
-    "every 0", "every 3 from 9", "global", "local", "external", "LG", "s + t[i]", "i < j", "None", "lambda: 0", "\\",
+    "~", "true", "'", '"', "|\n", ">\n", "&a ", "*a", "!!int ", "? ", "- ", "#", "%", "\t", "\x85", "\u2028", "\ufeff",
+    "é", "every 0", "every 3 from 9", "global", "local", "external", "LG", "s + t[i]", "i < j", "None", "lambda: 0",
+    "\\",
 ]  # fmt: skip
 
 
