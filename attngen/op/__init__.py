@@ -1,0 +1,13 @@
+"""Ops: PyTorch operators over generated kernels, which pick a config and launch.
+
+load         a spec as an Attention
+Attention    a model's attention, an op a kind
+KindOp       the op of one kind
+Launcher     one config of a plan, callable with tensors
+"""
+
+from attngen.op.attention import Attention, KindOp, load
+from attngen.op.choose import Chosen
+from attngen.op.launch import Launcher
+
+__all__ = ["Attention", "Chosen", "KindOp", "Launcher", "load"]

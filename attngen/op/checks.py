@@ -1,0 +1,140 @@
+"""Whether a call fits its kind: one clear error before anything is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from attngen.errors import CallError, did_you_mean, one_of
+from attngen.plan.forward import ForwardPlan
+
+ALWAYS_OPTIONAL = ("offsets", "key_range")
+MAX_EXACT_INT = 2**24  # numbers of expressions are float32 in a kernel
+
+
+def keywords_of(plan: ForwardPlan) -> tuple[str, ...]:
+    """Keywords of the op after q, k and v, in the order in which it takes them."""
+    return tuple(argument.name for argument in plan.arguments) + ALWAYS_OPTIONAL
+
+
+def ordered_keywords(plan: ForwardPlan, keywords: Mapping[str, Any]) -> list[Any]:
+    """The values of ``keywords`` in the op's order; CallError for one too many or missing."""
+    names = keywords_of(plan)
+    for name in keywords:
+        if name not in names:
+            raise CallError(f"kind '{plan.kind.name}' takes no argument '{name}'; {did_you_mean(name, names)}")
+    values = []
+    for argument in plan.arguments:
+        value = keywords.get(argument.name)
+        if value is None:
+            raise CallError(f"kind '{plan.kind.name}' needs the argument '{argument.name}': {argument.meaning}")
+        values.append(_number(argument.name, value) if argument.shape == "scalar" else value)
+    return values + [keywords.get(name) for name in ALWAYS_OPTIONAL]
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise CallError(f"'{name}' is {type(value).__name__}; a Python number is needed")
+    if isinstance(value, int) and abs(value) > MAX_EXACT_INT:
+        raise CallError(f"'{name}' is {value}; whole numbers up to 2**24 are exact in float32 and allowed")
+    return float(value)
+
+
+def check_call(
+    plan: ForwardPlan,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    extras: Mapping[str, Any],
+    *,
+    any_heads: bool = False,
+) -> None:
+    """CallError unless shapes, dtypes, devices and strides are those of the plan's kind.
+
+    ``any_heads`` lets a check run fewer heads than the spec has, in the same groups.
+    """
+    kind = plan.kind
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        _check_tensor(kind.name, name, tensor, q.device if isinstance(q, torch.Tensor) else None)
+        if tensor.dim() != 4:
+            raise CallError(f"{name} has shape {_shape(tensor)}; (batch, heads, sequence, dim) is needed")
+        if str(tensor.dtype) != f"torch.{kind.dtype}":
+            raise CallError(
+                f"{name} is {_dtype(tensor)}; the spec says {kind.dtype}: convert it, or load the spec with "
+                f"dtype='{_dtype(tensor)}'"
+            )
+        if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+            raise CallError(f"{name} has stride {tensor.stride(-1)} in its last dimension; 1 is needed: call contiguous()")
+    group = kind.heads.group
+    heads, kv_heads = (q.shape[1], k.shape[1]) if any_heads else (kind.heads.query, kind.heads.kv)
+    dims = (("q", q, heads, kind.head_dim.qk), ("k", k, kv_heads, kind.head_dim.qk), ("v", v, kv_heads, kind.head_dim.v))
+    for name, tensor, count, width in dims:
+        if tensor.shape[1] != count:
+            raise CallError(f"{name} has {tensor.shape[1]} heads, shape {_shape(tensor)}; the spec says {count}")
+        if tensor.shape[3] != width:
+            raise CallError(f"{name} has head_dim {tensor.shape[3]}, shape {_shape(tensor)}; the spec says {width}")
+    if heads != kv_heads * group:
+        raise CallError(f"{heads} query heads and {kv_heads} KV heads; the spec has {group} query heads a KV head")
+    if not q.shape[0] == k.shape[0] == v.shape[0]:
+        raise CallError(f"q, k and v have batches {q.shape[0]}, {k.shape[0]} and {v.shape[0]}; they must be equal")
+    if k.shape[2] != v.shape[2]:
+        raise CallError(f"k has {k.shape[2]} keys and v has {v.shape[2]}; they must be equal")
+    _check_extras(plan, q, extras)
+
+
+def _check_extras(plan: ForwardPlan, q: torch.Tensor, extras: Mapping[str, Any]) -> None:
+    batch, heads = q.shape[0], q.shape[1]
+    for argument in plan.arguments:
+        value = extras[argument.name]
+        if argument.shape == "scalar":
+            continue
+        _check_tensor(plan.kind.name, argument.name, value, q.device)
+        if argument.shape == "tensor":
+            if value.dim() != argument.rank:
+                raise CallError(
+                    f"'{argument.name}' has {value.dim()} dimensions, shape {_shape(value)}; the spec indexes "
+                    f"{argument.rank}"
+                )
+            if value.numel() == 0:
+                raise CallError(f"'{argument.name}' is empty, shape {_shape(value)}; at least one element is needed")
+            continue
+        count = heads if argument.shape == "heads" else batch
+        _check_vector(argument.name, value, (count,), whole=argument.shape == "batch")
+    for name, shape in (("offsets", (batch,)), ("key_range", (batch, 2))):
+        if extras.get(name) is not None:
+            _check_tensor(plan.kind.name, name, extras[name], q.device)
+            _check_vector(name, extras[name], shape, whole=True)
+
+
+def _check_vector(name: str, value: torch.Tensor, shape: tuple[int, ...], whole: bool) -> None:
+    if tuple(value.shape) != shape:
+        raise CallError(f"'{name}' has shape {_shape(value)}; {_words(shape)} is needed")
+    if whole and value.dtype != torch.int32:
+        raise CallError(f"'{name}' is {_dtype(value)}; int32 is needed")
+    if not whole and not value.is_floating_point():
+        raise CallError(f"'{name}' is {_dtype(value)}; a floating dtype is needed")
+    if not value.is_contiguous():
+        raise CallError(f"'{name}' is not contiguous; call contiguous()")
+
+
+def _check_tensor(kind: str, name: str, value: Any, device: torch.device | None) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise CallError(f"'{name}' is {type(value).__name__}; a torch.Tensor is needed")
+    if device is not None and value.device != device:
+        raise CallError(f"'{name}' is on {value.device} and q on {device}; one device is needed")
+    if value.device.type not in ("cpu", "cuda", "meta"):
+        raise CallError(f"'{name}' is on {value.device}; {one_of(['cuda', 'cpu'])} is needed")
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return _words(tuple(tensor.shape))
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -1,0 +1,85 @@
+"""Which config a call runs, and where that choice comes from; looked up once a shape bucket."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from attngen.config import Config
+from attngen.database import Database, open_database
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.space import default_config, feasible
+from attngen.problem import Problem
+from attngen.source import template_digest
+from attngen.target import Target, detect, get_target
+
+NO_GPU_TARGET = "h100"  # what configs are shown for where there is no GPU
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A config and, in words, where it comes from."""
+
+    config: Config
+    provenance: str
+
+
+class Chooser:
+    """Looks configs up for one plan; remembers the answer of every bucket."""
+
+    def __init__(self, plan: ForwardPlan, db: Database | str | None = None) -> None:
+        self.plan = plan
+        self._db = db
+        self._chosen: dict[tuple[Problem, bool], Chosen] = {}
+
+    def problem(self, q: torch.Tensor, k: torch.Tensor) -> Problem:
+        return Problem(self.plan.kernel, self.plan.kind.digest(), q.shape[0], q.shape[2], k.shape[2])
+
+    def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
+        """The choice for tensors of these shapes; CPU tensors get what the default target would run."""
+        descriptors = _can_describe(k) and _can_describe(v)
+        key = (self.problem(q, k).bucket(), descriptors)
+        chosen = self._chosen.get(key)
+        if chosen is None:
+            chosen = self._chosen[key] = self.look_up(key[0], target_here(), descriptors)
+        return chosen
+
+    def look_up(self, problem: Problem, target: Target, descriptors: bool = True) -> Chosen:
+        """The config for ``problem`` on ``target``, without descriptors where tensors cannot have them."""
+
+        def accept(config: Config) -> bool:
+            if config.get("loads") == "descriptor" and not descriptors:
+                return False
+            return feasible(self.plan, config, target, problem) is None
+
+        found = self._database().lookup(problem, target, template=template_digest(), triton=_triton(), accept=accept)
+        if found is not None:
+            return Chosen(found.config, found.provenance)
+        config = default_config(self.plan, target, problem)
+        if not accept(config):
+            config = config.replace(loads="pointer")
+        return Chosen(config, f"default for {target.name}; 'attngen tune' finds a better one")
+
+    def _database(self) -> Database:
+        if not isinstance(self._db, Database):
+            self._db = open_database(self._db)
+        return self._db
+
+
+def target_here() -> Target:
+    """This machine's GPU, or the target that stands in for it."""
+    return detect() or get_target(NO_GPU_TARGET)
+
+
+def _triton() -> str:
+    import triton
+
+    return triton.__version__
+
+
+def _can_describe(tensor: torch.Tensor) -> bool:
+    """Whether the copy engine takes this tensor: 16-byte aligned base and strides."""
+    element = tensor.element_size()
+    strides = tensor.stride()
+    return tensor.data_ptr() % 16 == 0 and all(s * element % 16 == 0 and s > 0 for s in strides[:-1])

@@ -1,0 +1,91 @@
+"""One PyTorch operator a kind: schema, kernels for GPU and CPU, and shapes for tracing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from attngen import reference
+from attngen.op.checks import check_call, keywords_of
+from attngen.op.choose import Chooser
+from attngen.op.launch import MAX_KEPT_SHAPES, Launcher, Prepared, empty_outputs, signature_of
+from attngen.plan.forward import ForwardPlan
+
+NAMESPACE = "attngen"
+_library = torch.library.Library(NAMESPACE, "FRAGMENT")
+_registered: dict[str, Callable] = {}  # the one cache of this package: operators cannot be defined twice
+
+
+def operator(name: str, plan: ForwardPlan, chooser: Chooser) -> Callable:
+    """The operator ``attngen::name``, defined when it is not yet; (q, k, v, *keywords) -> (out, lse)."""
+    if name not in _registered:
+        _library.define(f"{name}{schema(plan)}")
+        implementation = Implementation(plan, chooser)
+        _library.impl(name, implementation.cuda, "CUDA")
+        _library.impl(name, implementation.cpu, "CPU")
+        _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+        torch.library.register_fake(f"{NAMESPACE}::{name}", implementation.fake, lib=_library)
+        _registered[name] = getattr(getattr(torch.ops, NAMESPACE), name).default
+    return _registered[name]
+
+
+def operator_name(spec: str, kind: str, digest: str) -> str:
+    return re.sub(r"\W", "_", f"{spec}_{kind}_{digest}")
+
+
+def schema(plan: ForwardPlan) -> str:
+    parts = ["Tensor q", "Tensor k", "Tensor v"]
+    for argument in plan.arguments:
+        parts.append(f"{'float' if argument.shape == 'scalar' else 'Tensor'} {argument.name}")
+    parts += ["Tensor? offsets=None", "Tensor? key_range=None"]
+    return f"({', '.join(parts)}) -> (Tensor, Tensor)"
+
+
+class Implementation:
+    """What an operator does on each device."""
+
+    def __init__(self, plan: ForwardPlan, chooser: Chooser) -> None:
+        self.plan = plan
+        self.chooser = chooser
+        self._keywords = keywords_of(plan)
+        self._launchers: dict[Any, Launcher] = {}
+        self._prepared: dict[tuple, Prepared] = {}
+
+    def cuda(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(extras) < len(self._keywords):
+            extras = self._padded(extras)
+        key = signature_of((q, k, v, *extras))
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepare(key, q, k, v, extras)
+        return prepared(q, k, v, extras)
+
+    def cpu(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        extras = self._padded(extras)
+        named = dict(zip(self._keywords, extras, strict=True))
+        check_call(self.plan, q, k, v, named)
+        exact_out, exact_lse = reference.attention(self.plan.kind, q, k, v, **named)
+        out, lse = empty_outputs(q, self.plan.kind.head_dim.v)
+        return out.copy_(exact_out), lse.copy_(exact_lse)
+
+    def fake(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        check_call(self.plan, q, k, v, dict(zip(self._keywords, self._padded(extras), strict=True)))
+        return empty_outputs(q, self.plan.kind.head_dim.v)
+
+    def _padded(self, extras: tuple) -> tuple:
+        """Optional tensors that the caller left out arrive as nothing at all."""
+        return extras + (None,) * (len(self._keywords) - len(extras))
+
+    def _prepare(self, key: tuple, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extras: tuple) -> Prepared:
+        check_call(self.plan, q, k, v, dict(zip(self._keywords, extras, strict=True)))
+        config = self.chooser(q, k, v).config
+        launcher = self._launchers.get(config)
+        if launcher is None:
+            launcher = self._launchers[config] = Launcher(self.plan, config)
+        if len(self._prepared) >= MAX_KEPT_SHAPES:
+            self._prepared.clear()
+        prepared = self._prepared[key] = launcher.prepare(q, k, v, extras)
+        return prepared
