@@ -54,7 +54,14 @@ class Attention:
         return self.spec.layer_kinds
 
     def __call__(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, layer: int, return_lse: bool = False, **keywords: Any
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *,
+        layer: int,
+        return_lse: bool = False,
+        **keywords: Any,
     ) -> Any:
         """Attention of one layer; as ``KindOp.__call__``."""
         return self.op(layer)(q, k, v, return_lse=return_lse, **keywords)
@@ -68,6 +75,12 @@ class Attention:
         if name == EXTERNAL:
             raise CallError(f"layer {layer} of '{self.spec.name}' is external: it is not attention and has no op")
         return self.kinds[name]
+
+    def __getitem__(self, kind: str) -> KindOp:
+        """The op of a kind by name, for names that Python does not take as attributes: ``attn["global"]``."""
+        if kind not in self.kinds:
+            raise CallError(f"'{self.spec.name}' has no kind '{kind}'; {did_you_mean(kind, self.kinds)}")
+        return self.kinds[kind]
 
     def __getattr__(self, name: str) -> KindOp:
         kinds: Mapping[str, KindOp] = self.__dict__.get("kinds", {})

@@ -66,10 +66,16 @@ def check_call(
                 f"dtype='{_dtype(tensor)}'"
             )
         if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-            raise CallError(f"{name} has stride {tensor.stride(-1)} in its last dimension; 1 is needed: call contiguous()")
+            raise CallError(
+                f"{name} has stride {tensor.stride(-1)} in its last dimension; 1 is needed: call contiguous()"
+            )
     group = kind.heads.group
     heads, kv_heads = (q.shape[1], k.shape[1]) if any_heads else (kind.heads.query, kind.heads.kv)
-    dims = (("q", q, heads, kind.head_dim.qk), ("k", k, kv_heads, kind.head_dim.qk), ("v", v, kv_heads, kind.head_dim.v))
+    dims = (
+        ("q", q, heads, kind.head_dim.qk),
+        ("k", k, kv_heads, kind.head_dim.qk),
+        ("v", v, kv_heads, kind.head_dim.v),
+    )
     for name, tensor, count, width in dims:
         if tensor.shape[1] != count:
             raise CallError(f"{name} has {tensor.shape[1]} heads, shape {_shape(tensor)}; the spec says {count}")

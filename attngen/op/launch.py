@@ -107,7 +107,7 @@ class Prepared:
             (parameters.index(name), source) for source, name in _pointer_parameters(plan, config) if name in parameters
         ]
         self.scalars = [
-            (parameters.index(argument.name), 3 + n)
+            (parameters.index(f"{argument.name}_value"), 3 + n)
             for n, argument in enumerate(plan.arguments)
             if argument.shape == "scalar"
         ]

@@ -54,7 +54,9 @@ class Implementation:
         self._launchers: dict[Any, Launcher] = {}
         self._prepared: dict[tuple, Prepared] = {}
 
-    def cuda(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def cuda(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         if len(extras) < len(self._keywords):
             extras = self._padded(extras)
         key = signature_of((q, k, v, *extras))
@@ -71,7 +73,9 @@ class Implementation:
         out, lse = empty_outputs(q, self.plan.kind.head_dim.v)
         return out.copy_(exact_out), lse.copy_(exact_lse)
 
-    def fake(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def fake(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         check_call(self.plan, q, k, v, dict(zip(self._keywords, self._padded(extras), strict=True)))
         return empty_outputs(q, self.plan.kind.head_dim.v)
 

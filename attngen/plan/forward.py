@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import sympy as sp
-
 from attngen.errors import NotGeneratedError
 from attngen.plan.chunks import Chunk, head_dim_chunks
-from attngen.plan.keys import Interval, I, Term, key_intervals
+from attngen.plan.keys import I_FIRST, I_LAST, I, Interval, Term, key_intervals
 from attngen.plan.visibility import visibility
 from attngen.spec.model import Kind
-from attngen.spec.nodes import Name, walk
 
 LOG2E = 1.4426950408889634
 LN2 = 0.6931471805599453
@@ -57,7 +54,7 @@ class ForwardPlan:
     @property
     def unbalanced(self) -> bool:
         """Whether later query tiles see more keys than earlier ones."""
-        return any(loop.outer_first.free_symbols.isdisjoint({I}) and _grows(loop) for loop in self.loops)
+        return any(_grows(loop) for loop in self.loops)
 
     @property
     def span(self) -> tuple[int, int] | None:
@@ -73,21 +70,9 @@ class ForwardPlan:
             return None
         return int(min(left)), int(min(right))
 
-    @property
-    def uses_rows(self) -> bool:
-        """Whether scores or the mask need query positions and key positions of single elements."""
-        return self.kind.alibi or any(isinstance(node, Name) for node in self._expression_nodes())
-
-    def _expression_nodes(self):
-        for expression in (self.kind.mask, self.kind.score):
-            if expression is not None:
-                yield from walk(expression.tree)
-
 
 def _grows(loop: Interval) -> bool:
     """The loop starts at a fixed key and ends with the tile's position."""
-    from attngen.plan.keys import I_FIRST, I_LAST
-
     moving = {I_FIRST, I_LAST}
     return loop.outer_first.free_symbols.isdisjoint(moving) and not loop.outer_end.free_symbols.isdisjoint(moving)
 
@@ -125,6 +110,8 @@ def run_time_arguments(kind: Kind) -> tuple[Argument, ...]:
         if expression is not None:
             tensors.update(expression.tensors)
             scalars.update(expression.scalars)
-    arguments += [Argument(name, "tensor", rank, "tensor of the spec's expressions") for name, rank in sorted(tensors.items())]
+    arguments += [
+        Argument(name, "tensor", rank, "tensor of the spec's expressions") for name, rank in sorted(tensors.items())
+    ]
     arguments += [Argument(name, "scalar", 0, "number of the spec's expressions") for name in sorted(scalars)]
     return tuple(arguments)

@@ -22,7 +22,7 @@ import sympy as sp
 from attngen.spec.expression import Node
 
 # Positions of the tile's first and last query; i stands for any query between them.
-I = sp.Symbol("i", integer=True)  # noqa: E741
+I = sp.Symbol("i", integer=True)
 I_FIRST = sp.Symbol("i_first", integer=True)
 I_LAST = sp.Symbol("i_last", integer=True)
 # Valid keys of the sequence: [key_first, key_end), within [0, seq_k).

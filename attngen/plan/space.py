@@ -178,7 +178,11 @@ def _schedule(plan: ForwardPlan, config: Config, target: Target, problem: Proble
             return f"{tiles} key tiles are resident; {WINDOW_TILES} fit"
         if config["SPLIT_MASKS"] or int(config["num_stages"] or 1) > 2:
             return "the window schedule masks every tile and has at most two stages"
-        block_m, block_n, warps = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0), int(config["num_warps"] or 4)
+        block_m, block_n, warps = (
+            int(config["BLOCK_M"] or 0),
+            int(config["BLOCK_N"] or 0),
+            int(config["num_warps"] or 4),
+        )
         if block_m * (tiles * block_n + sum(c.width for c in plan.v_chunks)) / (32 * warps) > REGISTERS - 32:
             return "scores of all resident keys need more registers than a thread has"
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,9 @@ import sympy as sp
 from attngen.config import Config
 from attngen.plan.forward import LN2, LOG2E, ForwardPlan
 from attngen.plan.keys import Dilation, FloorDiv, I, Interval, Term
+from attngen.plan.space import window_tiles
 from attngen.source import elements, scalars
+from attngen.source.text import call
 from attngen.spec.describe import describe_kind
 from attngen.spec.nodes import Name, Node, walk
 
@@ -53,9 +56,9 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
     packed = int(config.get("PACK_HEADS", 1)) > 1  # type: ignore[arg-type]
     terms = merged(plan.terms)
     row_bounds, visible = _row_bounds(terms)
-    steps = _score_steps(plan, packed)
     nodes = _residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
     state = ", ".join([f"acc_{c.index}" for c in plan.v_chunks] + ["row_max", "row_sum"])
+    window = config["schedule"] == "window"
     context = {
         "plan": plan,
         "kind": plan.kind,
@@ -67,22 +70,45 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "helpers": _helpers(plan, nodes),
         "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
         "parameters": _parameters(plan, config),
-        "constexprs": ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
+        "constexprs": () if window else ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
         "argument_names": {argument.name for argument in plan.arguments},
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
         "row_bounds": row_bounds,
-        "visible_terms": _visible_lines(terms, visible, packed),
+        "visible_lines": _visible_lines(terms, visible, packed, 4 if window else 8),
         "residual": any(term.residual for term in terms),
-        "score_steps": steps,
+        "score_lines": _score_lines(plan, packed),
         "guard_always": plan.kind.score is not None,
         "precision": ', input_precision="ieee"' if plan.kind.dtype == "float32" else "",
         "state": state,
         "accumulators": ", ".join(f"acc_{c.index}" for c in plan.v_chunks),
-        "tile_call": [*state.split(", "), *_tile_arguments(plan, config, row_bounds, nodes), "key"],
+        "tile_call": _tile_call(plan, config, row_bounds, nodes, state),
         "loops": _loops(plan, bool(config.get("SPLIT_MASKS", True))),
     }
+    context["positions"] = _positions_used(context, window)
+    if window:
+        count = window_tiles(plan, int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0))
+        context["resident"] = count
+        context["resident_calls"] = [_resident_call(context["tile_call"], t) for t in range(count)]
     return context
+
+
+def _positions_used(context: dict[str, Any], window: bool) -> set[str]:
+    """Which of i, i_first and i_last the kernel's text refers to."""
+    texts = [bound.value for bound in context["row_bounds"]] + context["tile_call"]
+    for loop in context["loops"]:
+        texts.append(loop.outer_first)
+        if not window:
+            texts.append(loop.outer_end)
+        if not window and not loop.masked_only:
+            texts += [loop.inner_first if loop.left_edge else "", loop.inner_end]
+    return {name for name in ("i", "i_first", "i_last") if any(re.search(rf"\b{name}\b", text) for text in texts)}
+
+
+def _resident_call(names: list[str], tile: int) -> list[str]:
+    """The arguments of ``score_tile`` for one resident tile: its own keys and first key."""
+    key = ("first", "first + BLOCK_N")[tile] if tile < 2 else f"first + {tile} * BLOCK_N"
+    return [f"{name}_{tile}" if name.startswith("k_") else key if name == "key" else name for name in names]
 
 
 def merged(terms: tuple[Term, ...]) -> tuple[Term, ...]:
@@ -121,43 +147,51 @@ def _row_bounds(terms: tuple[Term, ...]) -> tuple[list[Assignment], list[list[st
     return bounds, visible
 
 
-def _visible_lines(terms: tuple[Term, ...], visible: list[list[str]], packed: bool) -> list[str]:
-    """One condition a term; the kernel takes their union."""
-    lines = []
+def _visible_lines(terms: tuple[Term, ...], visible: list[list[str]], packed: bool, indent: int) -> list[str]:
+    """The elementwise mask: the reads its tests need, then one condition a term, united."""
+    reads = elements.Reads()
+    conditions = []
     for term, tests in zip(terms, visible, strict=True):
         for test in term.residual:
             if isinstance(test, Dilation):
                 tests = [*tests, f"((i[:, None] - j[None, :]) % {test.step} == 0)"]
             else:
-                tests = [*tests, f"({elements.write(test, _names(packed))})"]
+                tests = [*tests, f"({elements.write(test, _names(packed), reads)})"]
         text = " & ".join(tests)
-        lines.append(text[1:-1] if len(tests) == 1 else text)
-    return lines
+        conditions.append(text[1:-1] if len(tests) == 1 else text)
+    pad = " " * indent
+    united = [f"{pad}visible {'|' if n else ''}= {condition}" for n, condition in enumerate(conditions)]
+    return _read_lines(reads, indent) + united
+
+
+def _read_lines(reads: elements.Reads, indent: int) -> list[str]:
+    return [call(f"{name} = {helper}", arguments, indent) for (helper, *arguments), name in reads.calls.items()]
 
 
 def _names(packed: bool) -> dict[str, str]:
     return {"i": "i[:, None]", "j": "j[None, :]", "h": "h[:, None]" if packed else "h", "b": "batch", "s": "s"}
 
 
-def _score_steps(plan: ForwardPlan, packed: bool) -> list[Assignment]:
+def _score_lines(plan: ForwardPlan, packed: bool) -> list[str]:
     """What is done to the products before the softmax; nothing when only a scale is, which the exponential takes."""
     kind = plan.kind
     if plan.plain_scores:
         return []
-    steps = []
     if kind.softcap is not None:
-        steps.append(Assignment("s", "SOFTCAP * tanh(s * (SOFTMAX_SCALE / SOFTCAP))", "softcap"))
+        lines = ["s = SOFTCAP * tanh(s * (SOFTMAX_SCALE / SOFTCAP))"]
     else:
-        steps.append(Assignment("s", "s * SOFTMAX_SCALE", "logits"))
+        lines = ["s = s * SOFTMAX_SCALE"]
     if kind.alibi:
         slope = "slope[:, None]" if packed else "slope"
-        steps.append(Assignment("s", f"s - {slope} * tl.abs(i[:, None] - j[None, :])", "ALiBi"))
+        lines.append(f"s = s - {slope} * tl.abs(i[:, None] - j[None, :])  # ALiBi")
+    lines = [f"    {line}" for line in lines]
     if kind.score is not None:
-        text = elements.write(kind.score.tree, _names(packed))
+        reads = elements.Reads()
+        text = elements.write(kind.score.tree, _names(packed), reads)
         if not any(isinstance(node, Name) and node.id == "s" for node in walk(kind.score.tree)):
             text = f"tl.zeros_like(s) + ({text})"
-        steps.append(Assignment("s", text, kind.score.text))
-    return steps
+        lines += [f"    # The spec's score: {kind.score.text}", *_read_lines(reads, 4), f"    s = {text}"]
+    return lines
 
 
 def _residual_nodes(plan: ForwardPlan) -> list[Node]:
@@ -178,8 +212,14 @@ def _helpers(plan: ForwardPlan, nodes: list[Node]) -> set[str]:
 def _constants(plan: ForwardPlan, config: Config) -> list[Assignment]:
     kind = plan.kind
     out = [Assignment("GROUP", str(kind.heads.group), "query heads that share one KV head")]
-    pack = int(config.get("PACK_HEADS", 1))  # type: ignore[arg-type]
-    out.append(Assignment("PACK_HEADS", str(pack), "query heads of one tile"))
+    if config["schedule"] == "window":
+        out.append(Assignment("BLOCK_M", str(config["BLOCK_M"]), "queries of a tile"))
+        out.append(Assignment("BLOCK_N", str(config["BLOCK_N"]), "keys of a tile"))
+        if kind.heads.group > 1:
+            out.append(Assignment("NUM_STAGES", str(config["num_stages"]), "heads in flight"))
+    else:
+        pack = int(config.get("PACK_HEADS") or 1)
+        out.append(Assignment("PACK_HEADS", str(pack), "query heads of one tile"))
     if any(c.padded for c in plan.qk_chunks):
         out.append(Assignment("QK_DIM", str(kind.head_dim.qk), "width of queries and keys"))
     if any(c.padded for c in plan.v_chunks):
@@ -218,10 +258,12 @@ def _parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
     ]
     for argument in plan.arguments:
         if argument.shape == "scalar":
-            out.append(Parameter(argument.name, argument.meaning))
+            out.append(Parameter(f"{argument.name}_value", argument.meaning))
         elif argument.shape == "tensor":
             out.append(Parameter(f"{argument.name}_ptr", argument.meaning))
-            out += [Parameter(f"{argument.name}_{what}_{n}") for n in range(argument.rank) for what in ("size", "stride")]
+            out += [
+                Parameter(f"{argument.name}_{what}_{n}") for n in range(argument.rank) for what in ("size", "stride")
+            ]
         else:
             out.append(Parameter(f"{argument.name}_ptr", f"[{argument.shape}], {argument.meaning}"))
     tensors = ("q", "out") if descriptors else ("q", "k", "v", "out")
@@ -232,14 +274,19 @@ def _parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
     return tuple(out)
 
 
-def _tile_arguments(plan: ForwardPlan, config: Config, row_bounds: list[Assignment], nodes: list[Node]) -> list[str]:
+def _tile_call(
+    plan: ForwardPlan, config: Config, row_bounds: list[Assignment], nodes: list[Node], state: str
+) -> list[str]:
     """What a tile of keys needs from the kernel around it."""
     names = [f"q_{c.index}" for c in plan.qk_chunks]
-    if config.get("loads") == "descriptor":
+    if config["schedule"] == "window":
+        names += [f"k_{c.index}" for c in plan.qk_chunks]
+    elif config.get("loads") == "descriptor":
+        names = [*state.split(", "), *names]
         names += [f"k_desc_{c.index}" for c in plan.qk_chunks] + [f"v_desc_{c.index}" for c in plan.v_chunks]
         names += ["batch", "kv_head"]
     else:
-        names += ["k_base", "v_base", "stride_ks", "stride_vs"]
+        names = [*state.split(", "), *names, "k_base", "v_base", "stride_ks", "stride_vs"]
     names += ["key_end"] + [bound.name for bound in row_bounds]
     used = {node.id for root in nodes for node in walk(root) if isinstance(node, Name)}
     residual_dilation = any(isinstance(test, Dilation) for term in plan.terms for test in term.residual)
@@ -256,10 +303,10 @@ def _tile_arguments(plan: ForwardPlan, config: Config, row_bounds: list[Assignme
             names.append(f"{argument.name}_ptr")
             names += [f"{argument.name}_{what}_{n}" for n in range(argument.rank) for what in ("size", "stride")]
         elif argument.shape == "scalar":
-            names.append(argument.name)
-    if config.get("loads") == "descriptor":
+            names.append(f"{argument.name}_value")
+    if config.get("loads") == "descriptor" and config["schedule"] != "window":
         names.append("HAS_KEY_RANGE")
-    return names
+    return [*names, "key"]
 
 
 def _loops(plan: ForwardPlan, split_masks: bool) -> list[Loop]:

@@ -53,7 +53,9 @@ def compile_source(plan: ForwardPlan, config: Config, target: Target) -> Resourc
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise CompileError(f"{type(error).__name__}: {lines[-1] if lines else error}"[:500]) from error
     registers, spills = _registers(compiled, target)
-    return Resources(registers, spills, compiled.metadata.shared, compiled.metadata.num_warps, time.perf_counter() - started)
+    return Resources(
+        registers, spills, compiled.metadata.shared, compiled.metadata.num_warps, time.perf_counter() - started
+    )
 
 
 def compile_options(config: Config) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def _signature(plan: ForwardPlan, config: Config, source: Source, function: Any)
     types: dict[str, str] = {}
     constants: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], list] = {}
-    scalars = {argument.name for argument in plan.arguments if argument.shape == "scalar"}
+    scalars = {f"{argument.name}_value" for argument in plan.arguments if argument.shape == "scalar"}
     widths = {f"{n}_desc_{c.index}": c.width for n, cs in (("k", plan.qk_chunks), ("v", plan.v_chunks)) for c in cs}
     for position, name in enumerate(source.parameters + source.constexprs):
         aligned = False
@@ -111,7 +113,14 @@ def _registers(compiled: Any, target: Target) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         ptx = Path(folder, "kernel.ptx")
         ptx.write_text(compiled.asm["ptx"])
-        command = [get_ptxas(int(target.arch)).path, "-v", f"--gpu-name={arch}", str(ptx), "-o", str(Path(folder, "kernel.o"))]
+        command = [
+            get_ptxas(int(target.arch)).path,
+            "-v",
+            f"--gpu-name={arch}",
+            str(ptx),
+            "-o",
+            str(Path(folder, "kernel.o")),
+        ]
         run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     report = run.stderr + run.stdout
     used = re.search(r"Used (\d+) registers", report)

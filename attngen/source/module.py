@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ def load_source(source: Source) -> Any:
     return _load(source.text, source.digest, source.entry)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(text: str, digest: str, entry: str) -> Any:
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     name = f"attngen_generated_{digest}{'_interpreted' if interpreted else ''}"

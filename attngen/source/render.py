@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,8 +12,8 @@ from attngen.config import Config
 from attngen.plan.forward import ForwardPlan
 from attngen.resources import resource_dir
 from attngen.source.context import forward_context
+from attngen.source.text import call, fold, tidy
 
-LINE_LENGTH = 120
 TEMPLATES = {"portable": "forward_portable.py.j2", "window": "forward_window.py.j2"}
 
 
@@ -41,7 +40,7 @@ def render(plan: ForwardPlan, config: Config) -> Source:
     context = forward_context(plan, config)
     text = _environment().get_template(TEMPLATES[str(config["schedule"])]).render(context)
     return Source(
-        text=_tidy(text),
+        text=tidy(text),
         entry="attention_forward",
         parameters=tuple(parameter.name for parameter in context["parameters"]),
         constexprs=context["constexprs"],
@@ -59,6 +58,7 @@ def _environment() -> jinja2.Environment:
         autoescape=False,
     )
     environment.globals["call"] = call
+    environment.globals["fold"] = fold
     return environment
 
 
@@ -71,24 +71,3 @@ def template_digest() -> str:
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def call(function: str, arguments: list[str], indent: int, suffix: str = "") -> str:
-    """A call or signature, broken over lines where a formatter would."""
-    pad, inner = " " * indent, " " * (indent + 4)
-    flat = ", ".join(arguments)
-    if len(line := f"{pad}{function}({flat}){suffix}") <= LINE_LENGTH:
-        return line
-    if len(inner) + len(flat) <= LINE_LENGTH:
-        return f"{pad}{function}(\n{inner}{flat}\n{pad}){suffix}"
-    lines = "".join(f"{inner}{argument},\n" for argument in arguments)
-    return f"{pad}{function}(\n{lines}{pad}){suffix}"
-
-
-def _tidy(text: str) -> str:
-    """Blank lines as a formatter would leave them: two between functions, at most one inside, one at the end."""
-    text = re.sub(r"[ \t]+\n", "\n", text)
-    text = re.sub(r"\n{3,}", "\n\n", text)
-    text = re.sub(r"\n+(@triton\.jit)", r"\n\n\n\1", text)
-    text = re.sub(r"(:\n|\"\"\"\n)\n+( {4,})", r"\1\2", text)
-    return text.strip("\n") + "\n"
