@@ -13,6 +13,7 @@ from attngen.problem import Problem
 from attngen.target import Target
 
 SMALL_WINDOW = 1024  # keys: up to here masking every tile may beat three loops
+FEW_QUERIES = 128  # a tile of one head would be mostly padding
 WINDOW_TILES = 4  # key tiles that the window schedule keeps resident
 REGISTERS = 255  # a thread
 RESERVED_SHARED = 1024  # bytes for barriers and reductions
@@ -43,6 +44,7 @@ def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
         Parameter("PACK_HEADS", packs),
         Parameter("SPLIT_MASKS", (True, False) if small else (True,)),
         Parameter("HEADS_TOGETHER", (1,) if small else (1, 8)),
+        Parameter("maxnreg", (None, 128, 168) if small and target.backend == "cuda" else (None,)),
     )
 
 
@@ -86,6 +88,7 @@ def _preference(block_m: int, block_n: int, warps: int, stages: int, **values: V
             "PACK_HEADS": 1,
             "SPLIT_MASKS": True,
             "HEADS_TOGETHER": 1,
+            "maxnreg": None,
             **values,
         }
     )
@@ -97,11 +100,14 @@ def _preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> 
         return [_preference(32, 32, 4, 1), _preference(16, 32, 4, 1)] if width <= 128 else [_preference(16, 16, 4, 1)]
     loads = "descriptor" if _has_tma(target) and _plain_widths(plan) else "pointer"
     small = plan.span is not None and sum(plan.span) <= SMALL_WINDOW // 2
-    window = [
-        _preference(64, 64, 4, 1, schedule="window", loads=loads, SPLIT_MASKS=False),
-        _preference(64, 64, 4, 2, loads=loads, SPLIT_MASKS=False),
-    ]
-    preferences = window if small else []
+    preferences = []
+    if small and plan.kind.heads.group > 1:
+        registers = 168 if target.backend == "cuda" else None
+        preferences.append(
+            _preference(64, 64, 4, 1, schedule="window", loads=loads, SPLIT_MASKS=False, maxnreg=registers)
+        )
+    if small:
+        preferences.append(_preference(64, 64, 4, 1 if loads == "descriptor" else 2, loads=loads, SPLIT_MASKS=False))
     if target.backend == "hip":
         return preferences + ([_preference(64, 64, 4, 1)] if width <= 128 else [_preference(64, 32, 4, 1)])
     if _has_tma(target):
@@ -148,7 +154,8 @@ def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem |
     if config["loads"] == "descriptor" and not (_has_tma(target) and _plain_widths(plan)):
         return "the copy engine needs sm_90 or sm_100 and rows of a multiple of 16 bytes"
     if config["loads"] == "pointer" and _has_tma(target) and config["num_stages"] == 1 and not full_precision:
-        return "pointer loads without a pipeline never win where there is a copy engine"
+        if config["schedule"] == "portable":
+            return "pointer loads without a pipeline never win where there is a copy engine"
     return None
 
 
@@ -162,8 +169,8 @@ def _packing(plan: ForwardPlan, config: Config, target: Target, problem: Problem
         return "the window schedule goes over the heads of a group by itself"
     if int(config["BLOCK_M"] or 0) // pack < 8:
         return "fewer than 8 queries a tile"
-    if problem is not None and problem.seq_q > 128 and (plan.span is None or sum(plan.span) > SMALL_WINDOW // 2):
-        return "heads are packed for few queries or small windows"
+    if problem is None or problem.seq_q > FEW_QUERIES:
+        return f"heads are packed for at most {FEW_QUERIES} queries"
     return None
 
 
@@ -176,8 +183,10 @@ def _schedule(plan: ForwardPlan, config: Config, target: Target, problem: Proble
         tiles = window_tiles(plan, int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0))
         if tiles > WINDOW_TILES:
             return f"{tiles} key tiles are resident; {WINDOW_TILES} fit"
-        if config["SPLIT_MASKS"] or int(config["num_stages"] or 1) > 2:
-            return "the window schedule masks every tile and has at most two stages"
+        if config["SPLIT_MASKS"]:
+            return "the window schedule masks every tile"
+        if int(config["num_stages"] or 1) > (2 if plan.kind.heads.group > 1 else 1):
+            return "the window schedule has at most two heads in flight"
         block_m, block_n, warps = (
             int(config["BLOCK_M"] or 0),
             int(config["BLOCK_N"] or 0),
@@ -186,6 +195,8 @@ def _schedule(plan: ForwardPlan, config: Config, target: Target, problem: Proble
         if block_m * (tiles * block_n + sum(c.width for c in plan.v_chunks)) / (32 * warps) > REGISTERS - 32:
             return "scores of all resident keys need more registers than a thread has"
         return None
+    if config.get("maxnreg"):
+        return "registers are capped in the window schedule, where occupancy decides"
     if not config["SPLIT_MASKS"] and all(loop.always_masked for loop in plan.loops):
         return "every tile is masked already"
     return None

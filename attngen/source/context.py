@@ -11,7 +11,7 @@ import sympy as sp
 
 from attngen.config import Config
 from attngen.plan.forward import LN2, LOG2E, ForwardPlan
-from attngen.plan.keys import Dilation, FloorDiv, I, Interval, Term
+from attngen.plan.keys import Bound, Dilation, FloorDiv, I, Interval, Term
 from attngen.plan.space import window_tiles
 from attngen.source import elements, scalars
 from attngen.source.text import call
@@ -116,8 +116,7 @@ def merged(terms: tuple[Term, ...]) -> tuple[Term, ...]:
     heads = [term for term in terms if not term.lowers and not term.residual]
     if len(heads) < 2:
         return terms
-    upper = sp.Max(*(term.row_upper() for term in heads))
-    first = replace(heads[0], uppers=(replace(heads[0].uppers[0], expression=upper),))
+    first = replace(heads[0], uppers=(Bound(sp.Max(*(term.row_upper() for term in heads))),))
     return tuple(first if term is heads[0] else term for term in terms if term is heads[0] or term not in heads)
 
 
