@@ -15,6 +15,7 @@ class Config(Mapping[str, Value]):
     """
 
     __slots__ = ("_items",)
+    _items: dict[str, Value]
 
     def __init__(self, **values: Value) -> None:
         for name, value in values.items():

@@ -6,17 +6,19 @@ numbers that can be solved for j is a bound, and everything else stays a residua
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import sympy as sp
 
 from attngen.plan.keys import Bound, I, Term
 from attngen.spec.nodes import Binary, Boolean, Compare, Logic, Name, Node, Not, Number, Unary
 
+Comparison = Literal["<", "<=", ">", ">=", "==", "!="]
+
 MAX_TERMS = 4  # a mask with more alternatives is tested element by element
 
-_NEGATED = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
-_TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
+_NEGATED: dict[str, Comparison] = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
+_TURNED: dict[str, Comparison] = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "=="}
 
 
 class Linear(NamedTuple):

@@ -59,7 +59,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
     nodes = _residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
     state = ", ".join([f"acc_{c.index}" for c in plan.v_chunks] + ["row_max", "row_sum"])
     window = config["schedule"] == "window"
-    context = {
+    context: dict[str, Any] = {
         "plan": plan,
         "kind": plan.kind,
         "packed": packed,

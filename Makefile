@@ -1,0 +1,41 @@
+# Two commands: `make run` for the main job, `make test` for every check that needs no GPU.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SPEC ?= examples/modernbert-base.yaml
+# One BLAS thread a process: the interpreter's tiny products are slower with more.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test lint tests gpu-test bench clean
+.DEFAULT_GOAL := run
+
+# Torch first, at the pinned version: where its build brings a Triton of its own, that one is kept.
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch numpy
+	$(BIN)/python -c "import triton" 2>/dev/null || $(BIN)/python -m pip install --quiet "triton==3.6.0"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $@
+
+run: $(VENV)/ready
+	$(BIN)/attngen run $(SPEC)
+
+test: lint tests
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+tests: $(VENV)/ready
+	$(BIN)/pytest -n 2 --dist loadgroup -q -m "not gpu and not slow"
+
+gpu-test: $(VENV)/ready
+	$(BIN)/pytest -q -m gpu
+
+bench: $(VENV)/ready
+	$(BIN)/attngen bench --suite all --against sdpa,cudnn,flex,fa3 --json benchmarks/results/latest.json
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
