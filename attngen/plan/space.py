@@ -97,7 +97,8 @@ def _preference(block_m: int, block_n: int, warps: int, stages: int, **values: V
 def _preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:
     width = max(sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks))
     if plan.kind.dtype == "float32":
-        return [_preference(32, 32, 4, 1), _preference(16, 32, 4, 1)] if width <= 128 else [_preference(16, 16, 4, 1)]
+        block_m, block_n = (32, 32) if width <= 64 else (16, 32) if width <= 128 else (16, 16)
+        return [_preference(block_m, block_n, 4, 1)]
     loads = "descriptor" if _has_tma(target) and _plain_widths(plan) else "pointer"
     small = plan.span is not None and sum(plan.span) <= SMALL_WINDOW // 2
     preferences = []
