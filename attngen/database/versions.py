@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from attngen import __version__
+
 
 @dataclass(frozen=True)
 class Versions:
@@ -30,7 +32,7 @@ def current_versions() -> Versions:
     torch = sys.modules.get("torch")
     build = getattr(torch, "version", None)
     return Versions(
-        attngen=_installed("attngen"),
+        attngen=__version__,
         triton=_installed("triton"),
         torch=_installed("torch"),
         cuda=str(getattr(build, "cuda", None) or getattr(build, "hip", None) or ""),

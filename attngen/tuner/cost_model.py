@@ -1,0 +1,108 @@
+"""How long a config should take, reckoned from the plan's work, the compiler's report and the target's rates.
+
+Good enough to rank configs where there is no GPU; never a substitute for measuring.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from attngen.config import Config
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.space import shared_bytes
+from attngen.plan.work import ELEMENT_BYTES, TileWork, tile_work
+from attngen.problem import Problem
+from attngen.target import Target
+from attngen.tuner.bench import Compiled
+
+PROGRAM_SECONDS = 1.5e-6  # to start a program, load its queries and first keys, and store its result
+WAIT_SECONDS = 0.6e-6  # for one tile's loads when nothing was prefetched
+SOFTMAX_OPS = 8  # vector operations on a score besides its exponential
+MASK_OPS = 5  # more of them where the mask is applied
+LANES = 128  # float32 operations an SM starts each clock
+L2_SHARE = 2.0  # L2 bandwidth over DRAM's
+SPILL_PENALTY = 0.002  # of the time, for each byte spilled
+BARRIER_BYTES = 1024  # of shared memory that each program takes besides its own
+
+
+@dataclass(frozen=True)
+class Residency:
+    """How programs share an SM."""
+
+    programs: int
+    warps: int
+
+
+def estimate_ms(
+    plan: ForwardPlan, config: Config, problem: Problem, target: Target, compiled: Compiled | None = None
+) -> float:
+    """Milliseconds of one call; ``compiled`` sharpens what is known of occupancy and spills."""
+    work = tile_work(plan, config, problem)
+    resident = residency(plan, config, target, compiled)
+    seconds = max(
+        _compute_seconds(plan, config, target, work, resident),
+        work.bytes / target.memory_bandwidth,
+        _l2_bytes(plan, config, work) / (L2_SHARE * target.memory_bandwidth),
+    )
+    spills = compiled.spills if compiled is not None else 0
+    return (target.launch_overhead + seconds * (1 + SPILL_PENALTY * spills)) * 1e3
+
+
+def residency(plan: ForwardPlan, config: Config, target: Target, compiled: Compiled | None) -> Residency:
+    """Programs that one SM holds at once, limited by shared memory, registers and threads."""
+    warps = int(config["num_warps"] or 4)
+    threads = warps * target.warp_size
+    shared = compiled.shared if compiled is not None else shared_bytes(plan, config, target)
+    registers = compiled.registers if compiled is not None else _registers_guess(plan, config, threads)
+    programs = min(
+        target.shared_per_sm // (shared + BARRIER_BYTES),
+        target.registers_per_sm // (-(-max(registers, 24) // 8) * 8 * threads),
+        target.max_threads_per_sm // threads,
+    )
+    return Residency(max(1, programs), warps)
+
+
+def _registers_guess(plan: ForwardPlan, config: Config, threads: int) -> int:
+    """Accumulators and a tile of scores, twice: as float32 and as operands; and addresses."""
+    block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
+    values = sum(chunk.width for chunk in plan.v_chunks)
+    return min(255, round(block_m * (values + 1.5 * block_n) / threads) + 40)
+
+
+def _compute_seconds(plan: ForwardPlan, config: Config, target: Target, work: TileWork, resident: Residency) -> float:
+    """Programs run in waves over the SMs; matrix products and softmax overlap as far as other warps are there."""
+    tiles = max(1, work.tiles_masked + work.tiles_full)
+    scores = int(config["BLOCK_M"] or 0) * int(config["BLOCK_N"] or 0)
+    math_rate = target.peak_flops(plan.kind.dtype) * _matrix_share(config, target) / target.sms
+    products = work.flops / tiles / math_rate
+    masked = work.tiles_masked / tiles
+    exponentials = work.exps / tiles / (target.exp2_per_clock * target.clock)
+    vector = scores * (SOFTMAX_OPS + MASK_OPS * masked) / (LANES * target.clock)
+    softmax = max(exponentials, vector) + 0.5 * min(exponentials, vector)
+
+    others = resident.programs * resident.warps / 4 - 1  # groups of four warps that can fill a gap
+    overlap = others / (others + 1)
+    tile = max(products, softmax) + (1 - overlap) * min(products, softmax)
+    waiting = WAIT_SECONDS / int(config["num_stages"] or 1) ** 2
+    per_program = PROGRAM_SECONDS + waiting * tiles / work.programs
+
+    busy = tiles * tile / target.sms + work.programs * per_program / (target.sms * resident.programs)
+    alone = work.longest * (products + softmax + waiting) + PROGRAM_SECONDS
+    waves = work.programs / (target.sms * resident.programs)
+    uneven = math.ceil(waves) / waves if work.longest * work.programs <= 1.2 * tiles else 1.0 + 0.5 / max(waves, 0.5)
+    return max(alone, busy * min(uneven, 2.0))
+
+
+def _matrix_share(config: Config, target: Target) -> float:
+    """Share of the matrix units' rate that a tile shape reaches."""
+    block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
+    rows = min(1.0, block_m / 64) if target.arch in (90, 100) else min(1.0, block_m / 32)
+    return 0.9 * (0.5 + 0.5 * rows) * (block_n / (block_n + 8))
+
+
+def _l2_bytes(plan: ForwardPlan, config: Config, work: TileWork) -> float:
+    """Keys and values are read again for every tile of queries."""
+    widths = sum(chunk.width for chunk in (*plan.qk_chunks, *plan.v_chunks))
+    tile = int(config["BLOCK_N"] or 0) * widths * ELEMENT_BYTES[plan.kind.dtype]
+    return float((work.tiles_masked + work.tiles_full) * tile)

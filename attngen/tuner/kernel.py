@@ -1,0 +1,71 @@
+"""The bench of a generated kernel: compiled anywhere, checked against the reference and timed on the GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from attngen.config import Config
+from attngen.plan.forward import ForwardPlan
+from attngen.problem import Problem
+from attngen.target import Target
+from attngen.tuner.bench import Compiled, Failure, Timing
+
+
+@dataclass
+class KernelBench:
+    """One forward kernel at one problem. Only plain values travel between processes; the rest is made on arrival."""
+
+    plan: ForwardPlan
+    problem: Problem
+    target: Target
+
+    def __post_init__(self) -> None:
+        self._state: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"plan": self.plan, "problem": self.problem, "target": self.target, "_state": None}
+
+    def compile(self, config: Config) -> Compiled:
+        from attngen.source import CompileError, compile_source
+
+        try:
+            resources = compile_source(self.plan, config, self.target)
+        except CompileError as error:
+            raise Failure("compile_error", str(error)) from error
+        return Compiled(resources.registers, resources.spills, resources.shared, resources.seconds)
+
+    def prepare(self) -> None:
+        from attngen.tuner.checks import Checks
+        from attngen.tuner.timing import Timer
+
+        self._state = (Checks(self.plan.kind, self.problem), Timer())
+
+    def measure(self, config: Config, best_ms: float | None) -> Timing:
+        from triton.runtime.errors import OutOfResources
+
+        from attngen.op.launch import Launcher
+
+        checks, timer = self._state
+        try:
+            launcher = Launcher(self.plan, config)
+            wrong = checks.find_fault(launcher)
+            if wrong:
+                raise Failure("wrong", wrong)
+            return timer.time(lambda: launcher(**checks.inputs), best_ms)
+        except OutOfResources as error:
+            raise Failure("too_large", str(error)) from error
+
+    def race(self, configs: list[Config]) -> list[Timing]:
+        from attngen.op.launch import Launcher
+
+        checks, timer = self._state
+        launchers = [Launcher(self.plan, config) for config in configs]
+        return timer.race([lambda launcher=launcher: launcher(**checks.inputs) for launcher in launchers])
+
+    def healthy(self) -> bool:
+        if self._state is not None:
+            import torch
+
+            torch.cuda.synchronize()
+        return True
