@@ -227,7 +227,10 @@ def _constant_arguments(
     values: dict[str, Any] = {"heads": q.shape[1], "seq_q": q.shape[2], "seq_k": k.shape[2]}
     out, _ = empty_outputs(q, plan.kind.head_dim.v)
     for name, tensor in (("q", q), ("k", k), ("v", v), ("o", out)):
-        values |= {f"stride_{name}{axis}": tensor.stride(n) for n, axis in enumerate("bhs")}
+        # The stride of a single element is never used; 0 keeps it from asking for a compilation of its own.
+        values |= {
+            f"stride_{name}{axis}": tensor.stride(n) if tensor.shape[n] > 1 else 0 for n, axis in enumerate("bhs")
+        }
     for name, tensor, chunks in (("k", k, plan.qk_chunks), ("v", v, plan.v_chunks)):
         for c in chunks:
             values[f"{name}_desc_{c.index}"] = (
