@@ -1,0 +1,64 @@
+"""Specs that the package tests generate from: examples and others, small enough for the interpreter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from attngen.database import Trial, open_database
+from attngen.plan import plan_forward
+from attngen.plan.space import default_config
+from attngen.problem import Problem
+from attngen.spec import Spec, load_spec, parse_spec
+from attngen.spec.model import Heads
+from attngen.target import get_target
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+H100 = get_target("h100")
+
+EVERY_ARGUMENT = """
+name: every-argument
+heads: {query: 4, kv: 2}
+head_dim: {qk: 80, v: 48}
+dtype: float16
+sink: learned
+alibi: true
+causal: true
+kinds:
+  class: {prefix: argument, mask: "i - j < reach or table[b, j] > 0"}
+  lines: {score: "s * torch + bias[h, j - i]", dilation: 2, softcap: 8}
+pattern: [class, lines, external]
+layers: 5
+"""
+
+
+def every_argument() -> Spec:
+    """Runtime arguments of all shapes, a kind named by a keyword, a layer without attention, odd widths."""
+    return parse_spec(EVERY_ARGUMENT)
+
+
+def small(name: str, dtype: str = "float16") -> Spec:
+    """An example with at most two KV heads of at most two query heads each."""
+    spec = load_spec(EXAMPLES / f"{name}.yaml").with_dtype(dtype)
+    kinds = []
+    for kind in spec.kinds:
+        kv = min(kind.heads.kv, 2)
+        kinds.append(replace(kind, heads=Heads(kv * min(kind.heads.group, 2), kv)))
+    return replace(spec, kinds=tuple(kinds))
+
+
+def tuned(spec: Spec, path: Path):
+    """A database in which each length has a config of its own, with and without descriptors and packed heads."""
+    database = open_database(str(path), shipped=False)
+    for kind in spec.kinds:
+        plan = plan_forward(kind)
+        changes = {
+            512: dict(loads="pointer"),
+            4096: dict(loads="descriptor"),
+            32768: dict(loads="pointer", SPLIT_MASKS=False, num_warps=8, BLOCK_M=128),
+        }
+        for length, values in changes.items():
+            problem = Problem("forward", kind.digest(), max(16384 // length, 1), length, length)
+            config = default_config(plan, H100, problem).replace(schedule="portable", **values)
+            database.record(Trial(problem, "h100", config, "ok", median_ms=0.5))
+    return database
