@@ -11,6 +11,7 @@ from attngen.errors import CallError, did_you_mean, one_of
 from attngen.plan.forward import ForwardPlan
 
 ALWAYS_OPTIONAL = ("offsets", "key_range")
+MAX_STRIDE = 2**22  # elements from one key to the next; kernels multiply it by a tile's keys in 32 bits
 MAX_EXACT_INT = 2**24  # numbers of expressions are float32 in a kernel
 
 
@@ -87,6 +88,12 @@ def check_call(
         raise CallError(f"q, k and v have batches {q.shape[0]}, {k.shape[0]} and {v.shape[0]}; they must be equal")
     if k.shape[2] != v.shape[2]:
         raise CallError(f"k has {k.shape[2]} keys and v has {v.shape[2]}; they must be equal")
+    for name, tensor in (("k", k), ("v", v)):
+        if tensor.shape[2] > 1 and tensor.stride(2) > MAX_STRIDE:
+            raise CallError(
+                f"{name} has {tensor.stride(2)} elements from one key to the next; at most {MAX_STRIDE} are allowed: "
+                "call contiguous()"
+            )
     _check_extras(plan, q, extras)
 
 

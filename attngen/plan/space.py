@@ -70,7 +70,10 @@ def _points(plan: ForwardPlan, target: Target) -> Iterator[Config]:
 
 def default_config(plan: ForwardPlan, target: Target, problem: Problem | None = None) -> Config:
     """A config that runs well enough anywhere: the first of a short list of preferences that fits."""
-    for config in _preferences(plan, target, problem):
+    pack = _useful_pack(plan, problem)
+    preferences = _preferences(plan, target)
+    packed = [config.replace(PACK_HEADS=pack) for config in preferences] if pack > 1 else []
+    for config in packed + preferences:
         if feasible(plan, config, target, problem) is None:
             return config
     return _preference(32, 16, 4, 1) if plan.kind.dtype != "float32" else _preference(16, 16, 4, 1)
@@ -94,7 +97,15 @@ def _preference(block_m: int, block_n: int, warps: int, stages: int, **values: V
     )
 
 
-def _preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:
+def _useful_pack(plan: ForwardPlan, problem: Problem | None) -> int:
+    """Heads to share a tile of 64 rows when there are too few queries to fill it."""
+    if problem is None:
+        return 1
+    fitting = [pack for pack in (8, 4, 2) if plan.kind.heads.group % pack == 0 and pack * problem.seq_q <= 64]
+    return fitting[0] if fitting else 1
+
+
+def _preferences(plan: ForwardPlan, target: Target) -> list[Config]:
     width = max(sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks))
     if plan.kind.dtype == "float32":
         block_m, block_n = (32, 32) if width <= 64 else (16, 32) if width <= 128 else (16, 16)
