@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attngen.config import Config
-from attngen.database import Status
+
+if TYPE_CHECKING:
+    from attngen.database import Status
 
 
 @dataclass(frozen=True)

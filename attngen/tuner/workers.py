@@ -33,18 +33,27 @@ class Worker:
         self._deadline = 0.0
         self._told = False  # whether the process has the bench
         self.task: Any = None  # what the caller wants to remember of the request under way
-        self.opened = False  # for the caller: whether this process has answered for this bench
+        self._opened = False
 
     @property
     def busy(self) -> bool:
         return self.task is not None
+
+    @property
+    def opened(self) -> bool:
+        """Whether the caller found the living process ready to work on the bench."""
+        return self._opened and self._process is not None and self._process.poll() is None
+
+    def open(self) -> None:
+        """The caller has found it ready."""
+        self._opened = True
 
     def assign(self, bench: Any) -> None:
         """The object whose methods are requested from here on. A request under way is abandoned."""
         if self.busy:
             self.kill()
         self._bench = pickle.dumps(("bench", (bench,)))
-        self._told = self.opened = False
+        self._told = self._opened = False
 
     def request(self, task: Any, method: str, *arguments: Any, seconds: float) -> None:
         """Send a request that must be answered within ``seconds``; starts the process when there is none."""
@@ -80,7 +89,7 @@ class Worker:
     def kill(self) -> None:
         """End the process, if any; the next request starts another."""
         self.task = None
-        self._told = self.opened = False
+        self._told = self._opened = False
         if self._connection is not None:
             self._connection.close()
         if self._process is not None:

@@ -12,11 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attngen.config import Config
-from attngen.database import Versions
 from attngen.problem import Problem
-from attngen.target import TARGETS
 from attngen.tuner.bench import Compiled, Failure, Timing
-from attngen.tuner.task import Task
 
 PROBLEM = Problem("forward", "0123456789ab", 8, 8192, 8192)
 
@@ -109,6 +106,10 @@ class FakeBench:
 
 
 def fake_task(bench=None, parameters=PARAMETERS, configs=None, **changes):
+    from attngen.database import Versions  # not at the top: worker processes have no use for these
+    from attngen.target import TARGETS
+    from attngen.tuner.task import Task
+
     bench = bench or FakeBench()
     configs = every_config(parameters) if configs is None else configs
     values = dict(

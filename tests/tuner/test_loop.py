@@ -105,6 +105,24 @@ def test_an_earlier_run_is_taken_up_and_not_repeated(db, team, tmp_path):
     assert (third.tried, third.known, third.best) == (0, 30, second.best)
 
 
+def test_a_crash_gets_one_more_chance(db, team):
+    configs = every_config(SMALL)
+    trouble = ((configs[0].label(), "crash"),)
+    for known in (0, 15, 16):  # the crash of the first run may have been the machine's
+        result = run(fake_task(FakeBench(trouble=trouble), SMALL), db, limits=Limits(), team=team)
+        assert result.known == known
+    assert [t.config for t in db.trials(status="crashed")] == [configs[0]] * 2
+
+
+def test_a_worker_that_dies_idle_is_started_again(db, team):
+    run(fake_task(parameters=SMALL), db, limits=Limits(trials=2), team=team)
+    for worker in team.workers:
+        worker._process.kill()
+        worker._process.wait()
+    result = run(fake_task(parameters=SMALL), db, limits=Limits(trials=6), team=team)
+    assert (result.known, result.tried, result.failures) == (2, 4, ())
+
+
 def test_results_of_other_templates_are_seeds_and_measured_again(db, team):
     old = fake_task(template="00000000")
     first = run(old, db, limits=Limits(trials=25), team=team)

@@ -1,0 +1,31 @@
+"""What the compiler's report and a worker's reply say of a candidate, as the status of its row."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from attngen.config import Config
+from attngen.database import Status
+from attngen.database.trial import STATUSES
+from attngen.target import Target
+from attngen.tuner.bench import Compiled, Reply
+
+MOST_SPILLS = 128  # bytes a thread, stores and loads; a few cost nothing
+
+
+def judge(config: Config, compiled: Compiled, target: Target) -> tuple[Status, str]:
+    """``ok`` where there is hope, else why a config is not worth launching."""
+    if compiled.shared > target.shared_per_block:
+        return "too_large", f"{compiled.shared} bytes of shared memory; {target.name} has {target.shared_per_block}"
+    registers = compiled.registers * int(config.get("num_warps") or 1) * target.warp_size
+    if registers > target.registers_per_sm:
+        return "too_large", f"{registers} registers; an SM of {target.name} has {target.registers_per_sm}"
+    if compiled.spills > MOST_SPILLS:
+        return "spilled", f"{compiled.spills} bytes a thread; at most {MOST_SPILLS} are tried"
+    return "ok", ""
+
+
+def status_of(reply: Reply, otherwise: Status) -> Status:
+    """A failed request's status; a death or an unforeseen error counts as ``otherwise``."""
+    known = reply.status in STATUSES and reply.status != "crashed"
+    return cast(Status, reply.status) if known else otherwise

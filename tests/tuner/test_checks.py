@@ -1,0 +1,89 @@
+"""A candidate's answers are compared before it is timed, and slight faults are seen."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+from attngen import reference
+from attngen.plan import plan_forward
+from attngen.problem import Problem
+from attngen.spec import parse_spec
+from attngen.target import TARGETS
+from attngen.tuner.checks import Checks
+from attngen.tuner.kernel import KernelBench
+
+SPEC = """
+name: example
+heads: {query: 2, kv: 1}
+head_dim: 16
+layers: 1
+dtype: DTYPE
+causal: true
+sink: learned
+kinds:
+  local: {window: {total: 40}}
+  other: {window: {total: 41}}
+pattern: [local]
+"""
+
+
+def kinds(dtype="bfloat16"):
+    spec = parse_spec(SPEC.replace("DTYPE", dtype))
+    return spec.kind("local"), spec.kind("other")
+
+
+def problem(kind):
+    return Problem("forward", kind.digest(), 2, 130, 190)
+
+
+def computed(kind):
+    """A right kernel: the reference in float32, its result rounded to the kind's dtype."""
+
+    def kernel(**inputs):
+        out, lse = reference.attention(kind, **inputs, dtype=torch.float32)
+        return out.to(inputs["q"].dtype), lse
+
+    return kernel
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_right_kernel_passes(dtype):
+    kind, _ = kinds(dtype)
+    assert Checks(kind, problem(kind), device="cpu").find_fault(computed(kind)) is None
+
+
+def test_faults_are_seen():
+    kind, other = kinds()
+    checks = Checks(kind, problem(kind), device="cpu")
+    right = computed(kind)
+
+    def faulty(change):
+        def kernel(**inputs):
+            return change(*right(**inputs))
+
+        return checks.find_fault(kernel)
+
+    assert checks.find_fault(computed(other)).startswith("small sizes: relative L2 error")  # a window one too long
+    assert "not finite" in faulty(lambda out, lse: (out.index_fill(0, torch.tensor(1), torch.nan), lse))
+    assert faulty(lambda out, lse: (out, lse + 0.0205)).startswith("small sizes: lse is off by 2")
+    assert "NaN" in faulty(lambda out, lse: (out, lse * torch.nan))
+    large = problem(kind).seq_q
+
+    def broken_at_the_problem(out, lse):
+        return (out if out.shape[2] != large else out.roll(1, dims=2)), lse
+
+    assert faulty(broken_at_the_problem).startswith("the problem's sizes: relative L2 error")
+
+
+def test_a_kernel_travels_and_compiles_without_a_gpu():
+    kind, _ = kinds()
+    plan = plan_forward(kind)
+    from attngen.plan.space import default_config
+
+    bench = pickle.loads(pickle.dumps(KernelBench(plan, problem(kind), TARGETS["h100"])))
+    compiled = bench.compile(default_config(plan, TARGETS["h100"], problem(kind)))
+    assert compiled.registers > 16 and compiled.spills == 0 and compiled.shared > 0
+    assert bench.healthy()
