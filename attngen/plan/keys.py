@@ -154,18 +154,21 @@ def _union_from_first_key(intervals: list[Interval]) -> Interval:
 
 
 def _ordered(intervals: list[Interval]) -> list[Interval] | None:
-    """The intervals by first key, when SymPy can prove an order; else None."""
+    """The intervals by first key, when an order can be proved for every tile; else None."""
     ordered: list[Interval] = []
     rest = list(intervals)
     while rest:
-        first = next(
-            (a for a in rest if all((b.outer_first - a.outer_first).is_nonnegative for b in rest if b is not a)), None
-        )
+        first = next((a for a in rest if all(_no_later(a.outer_first, b.outer_first) for b in rest)), None)
         if first is None:
             return None
         ordered.append(first)
         rest.remove(first)
     return ordered
+
+
+def _no_later(a: sp.Expr, b: sp.Expr) -> bool:
+    """Whether a <= b for every tile: SymPy proves each part of a maximum below some part of the other."""
+    return all(any((y - x).is_nonnegative for y in sp.Max.make_args(b)) for x in sp.Max.make_args(a))
 
 
 def _hull(intervals: list[Interval]) -> Interval:

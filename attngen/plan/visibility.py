@@ -8,6 +8,8 @@ from attngen.plan.keys import KEY_END, PREFIX, Bound, Dilation, FloorDiv, I, Ter
 from attngen.plan.linear import mask_terms
 from attngen.spec.model import Kind
 
+FAR = 2**30  # positions are below this, so a window that reaches so far has no end; and i + FAR fits 32 bits
+
 
 def visibility(kind: Kind) -> tuple[Term, ...]:
     """The union of terms that says which keys a query sees.
@@ -40,9 +42,9 @@ def _conjunction(kind: Kind) -> list[Term]:
     uppers: list[Bound] = list(_causal(kind))
     why = ["causal"] if kind.causal else []
     if kind.window is not None:
-        if kind.window.left is not None:
+        if kind.window.left is not None and kind.window.left < FAR:
             lowers.append(Bound(I - kind.window.left))
-        if kind.window.right is not None:
+        if kind.window.right is not None and kind.window.right < FAR:
             uppers.append(Bound(I + kind.window.right + 1))
         why.append("window")
     if kind.chunk is not None:

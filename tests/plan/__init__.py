@@ -1,0 +1,1 @@
+"""Tests of plans: key intervals, masks, spans and counts."""
