@@ -124,11 +124,13 @@ class KindOp:
         """softmax(score(q k^T)) v over the keys that the kind lets each query see.
 
         q: (batch, heads, seq_q, qk dim); k: (batch, kv heads, seq_k, qk dim); v: (batch, kv heads, seq_k, v dim), in
-        the spec's dtype, any strides but a unit last one. Keywords: what the spec leaves to run time (``plan.arguments``),
-        and always ``offsets`` (batch,) int32, the position of the first query (default seq_k - seq_q), and ``key_range``
-        (batch, 2) int32, first and end of the valid keys. Returns out (batch, heads, seq_q, v dim), and with
-        ``return_lse`` also lse (batch, heads, seq_q), float32, natural log, without the sink; a row that sees no key
-        gives 0 and -inf. Raises CallError (a ValueError) for what does not fit. CPU tensors take the float64 reference.
+        the spec's dtype, any strides but a unit last one.
+        keywords: what the spec leaves to run time (``plan.arguments``), and always ``offsets`` (batch,) int32, the
+        position of the first query (default seq_k - seq_q), and ``key_range`` (batch, 2) int32, first and end of the
+        valid keys.
+        Returns out (batch, heads, seq_q, v dim), and with ``return_lse`` also lse (batch, heads, seq_q), float32,
+        natural log, without the sink; a row that sees no key gives 0 and -inf. CPU tensors take the float64 reference.
+        Raises CallError (a ValueError) for what does not fit the spec.
         """
         extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
         if not isinstance(q, torch.Tensor):
@@ -165,5 +167,6 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         raise NotGeneratedError(
-            f"kind '{ctx.kind}': the backward pass is not generated yet; call it under torch.no_grad() or inference_mode()"
+            f"kind '{ctx.kind}': the backward pass is not generated yet; "
+            "call it under torch.no_grad() or torch.inference_mode()"
         )

@@ -165,9 +165,9 @@ def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem |
             return "more rows than queries"
     if config["loads"] == "descriptor" and not (_has_tma(target) and _plain_widths(plan)):
         return "the copy engine needs sm_90 or sm_100 and rows of a multiple of 16 bytes"
-    if config["loads"] == "pointer" and _has_tma(target) and config["num_stages"] == 1 and not full_precision:
-        if config["schedule"] == "portable":
-            return "pointer loads without a pipeline never win where there is a copy engine"
+    unpiped = config["schedule"] == "portable" and config["loads"] == "pointer" and config["num_stages"] == 1
+    if unpiped and _has_tma(target) and not full_precision:
+        return "pointer loads without a pipeline never win where there is a copy engine"
     return None
 
 
