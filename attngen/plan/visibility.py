@@ -26,7 +26,7 @@ def visibility(kind: Kind) -> tuple[Term, ...]:
         terms.append(Term((), (Bound(sp.Integer(kind.always_first)), *causal), why="always-visible first keys"))
     if kind.global_tokens:
         n = sp.Integer(kind.global_tokens)
-        everything = Bound(sp.Piecewise((KEY_END, I < n), (sp.Integer(0), True)), rising=False)
+        everything = Bound(sp.Piecewise((KEY_END, sp.Lt(I, n)), (sp.Integer(0), True)), rising=False)
         terms.append(Term((), (Bound(n), *causal), why="global keys"))
         terms.append(Term((), (everything, *causal), why="global queries"))
     return tuple(terms)

@@ -1,6 +1,7 @@
 """Loops over keys: every visible pair is met exactly once, and what is not masked is visible."""
 
 import os
+from itertools import chain
 
 import pytest
 import sympy as sp
@@ -161,12 +162,10 @@ def test_far_windows_stay_within_32_bits():
     far = 2**31 - 1
     for kind in (kind_of(window=Window(far, far)), kind_of(chunk=far), kind_of(causal=True, always_first=far)):
         plan = plan_forward(kind)
-        expressions = [
-            e for loop in plan.loops for e in (loop.outer_first, loop.outer_end, loop.inner_first, loop.inner_end)
-        ]
-        expressions += [e for term in plan.terms for e in (term.row_lower(), term.row_upper())]
+        bounds = [(loop.outer_first, loop.outer_end, loop.inner_first, loop.inner_end) for loop in plan.loops]
+        bounds += [(term.row_lower(), term.row_upper()) for term in plan.terms]
         for position in (-(2**24), -1, 0, 2**24):
             values = {"i": position, "i_first": position, "i_last": position + 127, "key_first": 0, "key_end": 2**24}
-            for expression in expressions:
+            for expression in chain(*bounds):
                 parts = [part for part in sp.preorder_traversal(expression) if isinstance(part, sp.Expr)]
                 assert all(abs(int(evaluate(part, values))) < 2**31 for part in parts), expression
