@@ -22,7 +22,7 @@ def describe_mask(kind: Kind) -> str:
     if kind.causal:
         takes.append("j <= i")
     if kind.window is not None:
-        takes.append(describe_window(kind.window))
+        takes += describe_window(kind.window, kind.causal)
     if kind.chunk is not None:
         takes.append(f"i // {kind.chunk} == j // {kind.chunk}")
     if kind.dilation is not None and kind.dilation > 1:
@@ -47,15 +47,16 @@ def describe_mask(kind: Kind) -> str:
     return "sees " + " or ".join([seen, *gives])
 
 
-def describe_window(window: Window) -> str:
-    if window.left is not None and window.left == window.right:
-        return f"|i - j| <= {window.left}"
+def describe_window(window: Window, causal: bool = False) -> list[str]:
+    """The window's bounds; ``causal`` leaves out what causality says already."""
+    if window.left is not None and window.left == window.right and not causal:
+        return [f"|i - j| <= {window.left}"]
     parts = []
     if window.left is not None:
         parts.append(f"j >= i - {window.left}")
-    if window.right is not None:
+    if window.right is not None and not causal:
         parts.append(f"j <= i + {window.right}" if window.right else "j <= i")
-    return " and ".join(parts) or "any distance"
+    return parts
 
 
 def describe_score(kind: Kind) -> list[str]:
