@@ -218,7 +218,7 @@ def window_tiles(plan: ForwardPlan, block_m: int, block_n: int) -> int:
     """Key tiles that ``block_m`` neighbouring queries of a bounded window see."""
     assert plan.span is not None
     left, right = plan.span
-    return -(-(left + right + block_m) // block_n)
+    return max(-(-(left + right + block_m) // block_n), 1)
 
 
 def _memory(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:

@@ -108,7 +108,7 @@ def _positions_used(context: dict[str, Any], window: bool) -> set[str]:
 def _resident_call(names: list[str], tile: int) -> list[str]:
     """The arguments of ``score_tile`` for one resident tile: its own keys and first key."""
     key = ("first", "first + BLOCK_N")[tile] if tile < 2 else f"first + {tile} * BLOCK_N"
-    return [f"{name}_{tile}" if name.startswith("k_") else key if name == "key" else name for name in names]
+    return [f"{name}_{tile}" if re.fullmatch(r"k_\d+", name) else key if name == "key" else name for name in names]
 
 
 def merged(terms: tuple[Term, ...]) -> tuple[Term, ...]:

@@ -71,8 +71,8 @@ def helpers(nodes: list[Node]) -> set[str]:
 
 
 def _number(value: float) -> tuple[str, int]:
-    if value == float("inf"):
-        return 'float("inf")', _ATOM
+    if abs(value) == float("inf"):
+        return f'float("{value}")', _ATOM
     return repr(value), _ATOM if value >= 0 else _UNARY
 
 

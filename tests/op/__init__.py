@@ -1,0 +1,1 @@
+"""Tests of the op: kernels in Triton's interpreter, calls, and launches on a GPU."""

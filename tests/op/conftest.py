@@ -1,0 +1,32 @@
+"""A process beside the tests in which Triton interprets: that is chosen once, before Triton is imported."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from tests.op.cases import Case, Outcome, interpreting
+
+
+@pytest.fixture(scope="session")
+def interpret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Case], Outcome]]:
+    """Runs a case in the interpreter. One process a pytest worker, started for the first case."""
+    chosen = {
+        "TRITON_INTERPRET": "1",
+        "OMP_NUM_THREADS": "1",
+        "ATTNGEN_CACHE": str(tmp_path_factory.mktemp("generated")),
+    }
+    before = {name: os.environ.get(name) for name in chosen}
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        os.environ.update(chosen)
+        try:
+            pool.submit(os.getpid).result()  # starts the process, with this environment
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+        yield lambda case: pool.submit(interpreting, case).result(timeout=120)
