@@ -36,9 +36,12 @@ class KernelBench:
         return Compiled(resources.registers, resources.spills, resources.shared, resources.seconds)
 
     def prepare(self) -> None:
+        import torch
+
         from attngen.tuner.checks import Checks
         from attngen.tuner.timing import Timer
 
+        torch.cuda.empty_cache()  # what the problem before left
         self._state = (Checks(self.plan.kind, self.problem), Timer())
 
     def measure(self, config: Config, best_ms: float | None) -> Timing:

@@ -24,8 +24,9 @@ class Timer:
 
     def time(self, call: Callable[[], object], best_ms: float | None = None) -> Timing:
         """The call's time; the fewest calls when the first few are far behind ``best_ms``."""
-        estimate = self._median(self._sample(call, 3))
-        if best_ms is not None and estimate > HOPELESS * best_ms:
+        first = self._sample(call, 3)
+        estimate = self._median(first)
+        if best_ms is not None and min(first) > HOPELESS * best_ms:
             return summary(self._sample(call, LEAST_CALLS))
         self._sample(call, _calls(WARMUP_MS, estimate, least=1))
         return summary(self._sample(call, _calls(BUDGET_MS, estimate, least=LEAST_CALLS)))

@@ -59,7 +59,7 @@ def test_finalists_are_judged_by_their_last_time(db):
     lucky, steady = Config(BLOCK_M=64), Config(BLOCK_M=128)
     db.record_all([trial(1.0, config=lucky), trial(1.1, config=steady)])
     assert db.best(problem(), H100).config == lucky
-    db.record_all([trial(1.2, config=lucky, final=True), trial(1.15, config=steady, final=True)])
+    db.record_all([trial(1.2, config=lucky, final=True, age=1), trial(1.15, config=steady, final=True, age=1)])
     assert db.best(problem(), H100).config == steady
 
 
@@ -111,6 +111,8 @@ def test_the_users_own_lie_over_the_shipped(tmp_path, monkeypatch):
         db.record(trial(1.5))
         assert chosen(db) == (1.5, "exact")
         assert chosen(db, problem(seq=1024)) == (2, "exact")
+        db.record(trial(2.5, at=problem(seq=1000)))
+        assert chosen(db, problem(seq=1024)) == (2.5, "exact")  # the same bucket, and the user's own
         assert chosen(db, target=TARGETS["h200"]) == (1.5, "nearest GPU")
     finally:
         shipped.shipped_targets.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from fake_bench import PARAMETERS, PROBLEM, FakeBench, Parameter, cost, every_config, fake_task
@@ -185,13 +187,14 @@ RUN = """
     from fake_bench import FakeBench, fake_task
     from attngen.database import open_database
     from attngen.tuner.loop import Limits, run
-    task = fake_task(FakeBench(measure_seconds=0.03, log={log!r}))
+    task = fake_task(FakeBench(measure_seconds={measure_seconds}, log={log!r}))
     print(run(task, open_database({path!r}, shipped=False), limits=Limits(trials=40), workers=1).known)
 """
 
 
-def start_run(path, log):
-    code = textwrap.dedent(RUN).format(here=os.path.dirname(__file__), path=str(path), log=str(log))
+def start_run(path, log, measure_seconds=0.03):
+    values = dict(here=os.path.dirname(__file__), path=str(path), log=str(log), measure_seconds=measure_seconds)
+    code = textwrap.dedent(RUN).format(**values)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -215,6 +218,38 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path):
     assert len(measured) - len(set(measured)) <= 1  # at most the one that was on the GPU at the kill
 
 
+def running():
+    """(pid, parent) of every process but the dead that nobody has asked after."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                yield int(path.parent.name), int(parent)
+
+
+def children_of(process):
+    return {pid for pid, parent in running() if parent == process.pid}
+
+
+def gone(pids):
+    deadline = time.monotonic() + 5
+    while (left := pids & {pid for pid, _ in running()}) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return not left
+
+
+def test_workers_end_with_their_parent_even_when_they_hang(tmp_path):
+    log = tmp_path / "log"
+    process = start_run(tmp_path / "t.sqlite", log, measure_seconds=3600)
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    children = children_of(process)
+    process.kill()
+    process.wait(timeout=30)
+    assert len(children) == 2 and gone(children)
+
+
 def test_ctrl_c_leaves_a_whole_database_and_no_processes(tmp_path):
     path = tmp_path / "t.sqlite"
     process = start_run(path, tmp_path / "log")
@@ -222,13 +257,11 @@ def test_ctrl_c_leaves_a_whole_database_and_no_processes(tmp_path):
     deadline = time.monotonic() + 60
     while len(db.trials()) < 3 and time.monotonic() < deadline:
         time.sleep(0.02)
-    children = [int(p) for p in os.popen(f"ps -o pid= --ppid {process.pid}").read().split()]
-    assert children
+    children = children_of(process)
     process.send_signal(signal.SIGINT)
     process.wait(timeout=30)
     assert len(db.trials()) >= 3 and all(t.status == "ok" for t in db.trials())
-    time.sleep(0.2)
-    assert [pid for pid in children if os.path.exists(f"/proc/{pid}")] == []
+    assert len(children) == 2 and gone(children)
 
 
 def test_a_config_may_have_values_outside_the_space(db, team):
