@@ -117,7 +117,7 @@ _H100 = Target(
     figures="measured",
 )
 
-_H200 = replace(_H100, name="h200", device_names=(r"H200",), l2_bytes=60 * MIB, memory_bandwidth=4.3e12)
+_H200 = replace(_H100, name="h200", device_names=(r"\bH200\b",), l2_bytes=60 * MIB, memory_bandwidth=4.3e12)
 
 _A100 = Target(
     name="a100",
@@ -157,7 +157,7 @@ _RTX4090 = Target(
 
 _B200 = Target(
     name="b200",
-    device_names=(r"B200",),
+    device_names=(r"\bB200\b",),
     backend="cuda",
     arch=100,
     warp_size=32,

@@ -53,7 +53,7 @@ def find(
         distance, within = exactness(problem, c.shape)
         return rank(c), gpu_distance(target, c.target), distance, c.shipped, within
 
-    usable = [c for c in candidates if math.isfinite(gpu_distance(target, c.target)) or c.target == target.name]
+    usable = [c for c in candidates if math.isfinite(gpu_distance(target, c.target))]
     for candidate in sorted(usable, key=order):
         trials = (t for t in candidate.load() if t.source == candidate.source)
         ranked = best_first(trials, template, triton)

@@ -28,9 +28,11 @@ def exactness(a: Problem, b: Problem) -> tuple[float, float]:
 
 
 def gpu_distance(target: Target, name: str) -> float:
-    """How unlike the GPU called ``name`` is; those that the table lacks come last, but before other makers'."""
+    """How unlike the GPU called ``name`` is; infinite for another maker's, and for one of which only the name is known."""
+    if name == target.name:
+        return 0.0
     other = TARGETS.get(name)
-    return 100.0 if other is None else target.distance(other)
+    return math.inf if other is None else target.distance(other)
 
 
 def same_arch(target: Target, name: str) -> bool:

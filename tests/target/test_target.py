@@ -48,6 +48,7 @@ def test_names_are_keys_and_file_names():
         ("NVIDIA GeForce RTX 4090", 128, "rtx4090"),
         ("NVIDIA GeForce RTX 4090 D", 114, "rtx-4090-d"),
         ("NVIDIA B200", 148, "b200"),
+        ("NVIDIA GH200 480GB", 132, "gh200-480gb"),
         ("NVIDIA H100 PCIe", 114, "h100-pcie"),
         ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 16, "h100-80gb-hbm3-mig-1g-10gb"),
     ],
