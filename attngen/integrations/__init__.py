@@ -1,0 +1,1 @@
+"""attngen inside other libraries, one folder each."""

@@ -1,0 +1,17 @@
+"""Hugging Face transformers (5.17 to 5.23) with attngen's ops as the attention of a model.
+
+>>> from attngen.integrations.transformers import register
+>>> register("examples/modernbert-base.yaml")
+'attngen'
+>>> model = AutoModel.from_pretrained(..., attn_implementation="attngen")
+
+or ``model.set_attn_implementation("attngen")`` for a model that exists. Every layer then runs the op of its kind, in
+the model's dtype; padding on either side and key/value caches, dynamic and static, are taken as they come. What the
+model asks of a layer (mask, scale, softcap, sink) is compared with the spec on each call, so that a spec of another
+model, or a window off by one, is an error and not a slightly different text. There is no backward pass yet: training
+raises as soon as a gradient is asked for, and so do attention dropout and ``output_attentions``.
+"""
+
+from attngen.integrations.transformers.register import register
+
+__all__ = ["register"]

@@ -1,0 +1,63 @@
+"""The attention function that transformers calls for every layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from attngen.database import Database
+from attngen.errors import CallError, one_of
+from attngen.integrations.transformers.checks import check_layer, check_request, position_bound
+from attngen.integrations.transformers.masks import read_mask
+from attngen.op import Attention, load
+from attngen.spec import Spec
+
+DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
+SINK = "s_aux"  # transformers' name for the learned sinks
+
+
+class Attend:
+    """``spec`` as an attention function: (module, q, k, v, mask, **keywords) -> (out, None).
+
+    q is (batch, heads, seq_q, dim), out (batch, seq_q, heads, dim). The module says which layer it is; attention
+    weights are never made.
+    """
+
+    def __init__(self, spec: Spec, db: Database | str | None, strict: bool) -> None:
+        self.spec = spec
+        self.strict = strict
+        self._db = db
+        self._loaded: dict[torch.dtype, Attention] = {}
+
+    def __call__(
+        self,
+        module: torch.nn.Module,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **keywords: Any,
+    ) -> tuple[torch.Tensor, None]:
+        layer = check_layer(self.spec, module, self.strict)
+        op = self.attention(query.dtype).op(layer)
+        mask = read_mask(attention_mask, layer)
+        check_request(op.kind, layer, mask.pattern, keywords, self.strict)
+        if mask.first_key and position_bound(op.kind):
+            raise CallError(
+                f"layer {layer}: kind '{op.kind.name}' counts from the first key, which its cache has let go"
+            )
+        names = [argument.name for argument in op.plan.arguments]
+        extras: dict[str, Any] = {name: keywords.get(SINK if name == "sink" else name) for name in names}
+        out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
+        return out.transpose(1, 2), None
+
+    def attention(self, dtype: torch.dtype) -> Attention:
+        """The spec's ops in ``dtype``, made when it is first met."""
+        loaded = self._loaded.get(dtype)
+        if loaded is None:
+            if dtype not in DTYPES:
+                allowed = one_of(DTYPES.values())
+                raise CallError(f"the model runs in {str(dtype).removeprefix('torch.')}; {allowed} is supported")
+            loaded = self._loaded[dtype] = load(self.spec, dtype=DTYPES[dtype], db=self._db)  # type: ignore[arg-type]
+        return loaded

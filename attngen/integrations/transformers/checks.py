@@ -1,0 +1,88 @@
+"""Whether what a model asks of a layer is what the spec says of it: silence here would be wrong text there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from attngen.errors import CallError
+from attngen.integrations.transformers.pattern import Pattern
+from attngen.spec import EXTERNAL, Kind, Spec
+from attngen.spec.describe import describe_mask
+
+# Keywords that change the result and that no op takes.
+UNSUPPORTED = {
+    "position_bias": "a bias of the scores",
+    "indices": "keys chosen by an indexer",
+    "cu_seq_lens_q": "packed sequences",
+    "head_mask": "a mask of heads",
+}
+
+
+def check_layer(spec: Spec, module: Any, strict: bool) -> int:
+    """The number of the layer that calls; CallError for a module that is no layer of the spec."""
+    layer = getattr(module, "layer_idx", None)
+    if not isinstance(layer, int):
+        raise CallError(f"{type(module).__name__} has no layer_idx, so its kind cannot be told; it is not supported")
+    config = getattr(module, "config", None)
+    layers = getattr(config, "num_hidden_layers", spec.layers)
+    if (strict and layers != spec.layers) or layer >= spec.layers:
+        raise CallError(f"the model has {layers} layers; spec '{spec.name}' has {spec.layers}")
+    if spec.layer_kinds[layer] == EXTERNAL:
+        raise CallError(f"layer {layer} attends; spec '{spec.name}' says it is external")
+    return layer
+
+
+def check_request(kind: Kind, layer: int, pattern: Pattern | None, keywords: Mapping[str, Any], strict: bool) -> None:
+    """CallError unless ``kind`` does what the model asks of ``layer``."""
+    if keywords.get("dropout"):
+        remedy = "model.eval(), or attention_dropout=0, would be right"
+        raise CallError(f"layer {layer}: attention dropout of {keywords['dropout']:g} is not supported; {remedy}")
+    if keywords.get("output_attentions"):
+        raise CallError("attention weights are never made; output_attentions needs attn_implementation='eager'")
+    for name, meaning in UNSUPPORTED.items():
+        if keywords.get(name) is not None:
+            raise CallError(f"layer {layer}: the model gives {name}, {meaning}, which is not supported")
+    if strict:
+        _check_mask(kind, layer, pattern)
+        _check_score(kind, layer, keywords)
+
+
+def _check_mask(kind: Kind, layer: int, pattern: Pattern | None) -> None:
+    extra = [name for name in ("dilation", "prefix", "always_first", "global_tokens", "mask") if getattr(kind, name)]
+    if pattern is None and not extra:
+        return  # unknown: compiled, or the descriptor moved to another device
+    if extra or pattern != Pattern(kind.causal, kind.window, kind.chunk):
+        asked = "asks for no such thing" if pattern is None else f"asks that a query {pattern}"
+        raise CallError(f"layer {layer}: the model {asked}; by the spec's kind '{kind.name}' it {describe_mask(kind)}")
+
+
+def _check_score(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:
+    scale = keywords.get("scaling")
+    scale = kind.head_dim.qk**-0.5 if scale is None else float(scale)
+    if not math.isclose(scale, kind.scale, rel_tol=1e-5):
+        raise CallError(
+            f"layer {layer}: the model scales by {scale:.7g}; the spec's kind '{kind.name}' by {kind.scale:.7g}"
+        )
+    softcap = keywords.get("softcap")
+    if softcap != kind.softcap:
+        raise CallError(
+            f"layer {layer}: the model's softcap is {softcap}; that of the spec's '{kind.name}' is {kind.softcap}"
+        )
+    if (keywords.get("s_aux") is not None) != kind.sink:
+        has, says = ("sinks", "none") if not kind.sink else ("no sinks", "a learned one")
+        raise CallError(f"layer {layer}: the model has {has}; the spec's kind '{kind.name}' has {says}")
+    for name in ("alibi", "score"):
+        if getattr(kind, name):
+            raise CallError(
+                f"layer {layer}: the spec's kind '{kind.name}' has '{name}', which the model does not ask for"
+            )
+
+
+def position_bound(kind: Kind) -> bool:
+    """Whether what a query sees depends on where the sequence begins, not on distances alone."""
+    expressions = (kind.mask, kind.score)
+    return any((kind.prefix, kind.always_first, kind.global_tokens, kind.chunk)) or any(
+        e is not None for e in expressions
+    )

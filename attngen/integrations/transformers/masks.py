@@ -1,0 +1,110 @@
+"""Masks as transformers asks for them, kept as four numbers a sequence: O(batch), whatever the length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attngen.errors import CallError
+from attngen.integrations.transformers.pattern import Pattern, pattern_of
+
+COLUMNS = 4  # query offset, key offset, first valid key, end of the valid keys; the last two count from the first key
+
+
+@dataclass(frozen=True)
+class Mask:
+    """One call's mask, as an op takes it; None where the op's default says the same."""
+
+    offsets: torch.Tensor | None  # (batch,) position of the first query, counted from the first key
+    key_range: torch.Tensor | None  # (batch, 2)
+    pattern: Pattern | None  # what the model asks for; None where it cannot be known
+    first_key: int | None  # position of the first key: above 0 where a cache has let older keys go
+
+
+def describe_mask_call(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | torch.Tensor = 0,
+    kv_offset: int = 0,
+    mask_function: Callable | None = None,
+    attention_mask: torch.Tensor | None = None,
+    device: torch.device | str = "cpu",
+    **_: Any,
+) -> torch.Tensor:
+    """What transformers calls a mask: int32 (batch, 1, 1, 4), with the ``Mask`` as its attribute ``attngen``.
+
+    A tensor, because models pass masks on as such; of four dimensions, because then they take it for a finished mask
+    where ``generate`` has asked for it before they do. The attribute spares every layer the work of reading it, and
+    is lost where a hook moves the tensor to another device: the numbers say the same, but for the pattern.
+    """
+    tracing = torch.compiler.is_compiling()
+    pattern = None if tracing or mask_function is None else pattern_of(mask_function)
+    descriptor = torch.empty((batch_size, COLUMNS), dtype=torch.int32, device=device)
+    descriptor[:, 0] = q_offset
+    descriptor[:, 1] = kv_offset
+    descriptor[:, 2] = 0
+    descriptor[:, 3] = kv_length
+    padded = False
+    if attention_mask is not None:
+        valid = valid_keys(attention_mask, kv_length, kv_offset).to(device)
+        descriptor[:, 2], descriptor[:, 3], counts = bounds_of(valid)
+        padded = tracing or check_padding(descriptor, counts, kv_length, pattern)
+    if pattern is not None and pattern.chunk is not None and kv_offset:
+        raise CallError(f"chunks of {pattern.chunk} beside a cache that has let older keys go are not supported")
+    finished = descriptor[:, None, None, :]
+    if not tracing:
+        last_at_end = isinstance(q_offset, int) and q_offset - kv_offset == kv_length - q_length
+        finished.attngen = Mask(  # type: ignore[attr-defined]
+            offsets=None if last_at_end else (descriptor[:, 0] - descriptor[:, 1]),
+            key_range=descriptor[:, 2:].contiguous() if padded else None,
+            pattern=pattern,
+            first_key=kv_offset,
+        )
+    return finished
+
+
+def valid_keys(attention_mask: torch.Tensor, kv_length: int, kv_offset: int) -> torch.Tensor:
+    """The part of a model's 2-D mask that is about the keys at hand, bool (batch, kv_length): False past its end."""
+    if attention_mask.dim() != 2:
+        raise CallError(f"attention_mask has {attention_mask.dim()} dimensions; (batch, tokens) is supported")
+    valid = attention_mask[:, kv_offset : kv_offset + kv_length].bool()
+    return torch.nn.functional.pad(valid, (0, kv_length - valid.shape[1]))
+
+
+def bounds_of(valid: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """First valid key, end of the valid keys and how many there are, each (batch,); a row of padding is 0, 0, 0."""
+    place = torch.arange(valid.shape[1], device=valid.device)
+    counts = valid.sum(1)
+    first = torch.where(valid, place, valid.shape[1]).amin(1)
+    end = torch.where(valid, place + 1, 0).amax(1)
+    return torch.where(counts > 0, first, 0), end, counts
+
+
+def check_padding(descriptor: torch.Tensor, counts: torch.Tensor, kv_length: int, pattern: Pattern | None) -> bool:
+    """Whether there is any padding; CallError for a kind that cannot be told by a first and an end."""
+    first, end = descriptor[:, 2], descriptor[:, 3]
+    flags = torch.stack([(end - first != counts).any(), (counts < kv_length).any(), (first > 0).any()])
+    holes, padded, left = flags.tolist()  # one synchronisation with the GPU
+    if holes:
+        raise CallError("attention_mask has padding between tokens; padding at either end is supported")
+    if left and pattern is not None and pattern.chunk is not None:
+        raise CallError(
+            f"attention_mask has padding on the left, which moves chunks of {pattern.chunk}; pad on the right"
+        )
+    return padded
+
+
+def read_mask(mask: Any, layer: int) -> Mask:
+    """The ``Mask`` that a layer was given; CallError for anything but ours."""
+    held = getattr(mask, "attngen", None)
+    if isinstance(held, Mask):
+        return held
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.int32 or mask.shape[1:] != (1, 1, COLUMNS):
+        given = f"a mask of shape {tuple(mask.shape)}" if isinstance(mask, torch.Tensor) else f"{type(mask).__name__}"
+        raise CallError(f"layer {layer} was given {given} as its mask; a 2-D attention_mask, or none, is supported")
+    descriptor = mask[:, 0, 0]
+    return Mask(descriptor[:, 0] - descriptor[:, 1], descriptor[:, 2:].contiguous(), None, None)

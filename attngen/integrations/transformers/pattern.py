@@ -1,0 +1,74 @@
+"""What a model asks for, read from the mask function that transformers composes for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from attngen.errors import CallError
+from attngen.spec.describe import describe_mask
+from attngen.spec.kind import causal_window
+from attngen.spec.model import HeadDim, Heads, Kind, Window
+
+MODULE = "transformers.masking_utils"
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which keys a query sees, as far as transformers' own mask functions go."""
+
+    causal: bool = False
+    window: Window | None = None
+    chunk: int | None = None
+
+    def __str__(self) -> str:
+        return describe_mask(replace(_ANY, causal=self.causal, window=self.window, chunk=self.chunk))
+
+
+_ANY = Kind("pattern", Heads(1, 1), HeadDim(64, 64))
+
+
+def pattern_of(mask_function: Callable) -> Pattern:
+    """The pattern that ``mask_function`` draws; CallError for a function that is not known."""
+    pattern = _read(mask_function)
+    return replace(pattern, window=causal_window(pattern.window)) if pattern.causal else pattern
+
+
+def _read(function: Callable) -> Pattern:
+    name, held = getattr(function, "__qualname__", repr(function)), _held(function)
+    if getattr(function, "__module__", None) == MODULE:
+        match name.removesuffix(".<locals>.inner_mask"):
+            case "causal_mask_function":
+                return Pattern(causal=True)
+            case "bidirectional_mask_function":
+                return Pattern()
+            case "sliding_window_overlay":
+                return Pattern(window=Window(held["sliding_window"] - 1, None))
+            case "sliding_window_bidirectional_overlay":
+                return Pattern(window=Window(held["sliding_window"], held["sliding_window"]))
+            case "chunked_overlay":
+                return Pattern(chunk=held["chunk_size"])
+            case "and_masks.<locals>.and_mask":
+                return _all(_read(part) for part in held["mask_functions"])
+            case "packed_sequence_mask_function" | "remap_positions_for_packed_sequence":
+                raise CallError("several sequences packed in one row (position_ids that start again) are not supported")
+    raise CallError(f"the model draws a mask by '{name}', which attngen does not know")
+
+
+def _held(function: Callable) -> dict[str, Any]:
+    """The values that a closure holds, by name."""
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
+    return (
+        {} if code is None or not cells else dict(zip(code.co_freevars, (c.cell_contents for c in cells), strict=True))
+    )
+
+
+def _all(patterns) -> Pattern:
+    """What all of ``patterns`` let through."""
+    out = Pattern()
+    for pattern in patterns:
+        if (pattern.window and out.window) or (pattern.chunk and out.chunk):
+            raise CallError("the model draws a mask by two windows or chunks at once, which attngen does not know")
+        out = Pattern(out.causal or pattern.causal, pattern.window or out.window, pattern.chunk or out.chunk)
+    return out

@@ -1,0 +1,53 @@
+"""Making attngen known to transformers under a name."""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+
+from attngen.database import Database
+from attngen.errors import UsageError
+from attngen.integrations.transformers.attend import Attend
+from attngen.integrations.transformers.masks import describe_mask_call
+from attngen.plan import plan_forward
+from attngen.spec import Spec, load_spec
+
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+MEANT_OTHERWISE = ("flash", "sdpa", "flex", "eager", "paged")  # transformers treats names that contain these apart
+
+
+def register(
+    spec: str | PathLike[str] | Spec, *, name: str = "attngen", db: Database | str | None = None, strict: bool = True
+) -> str:
+    """Let models of transformers attend by ``spec`` with ``attn_implementation=name``; returns the name.
+
+    spec: path of a YAML file, or a Spec; its dtype does not matter, each call runs in the model's. db: where tuned
+    configs are looked up, as for ``attngen.load``. strict: refuse a layer of the model that asks for another mask or
+    score than the spec's; False runs the spec's pattern whatever the model's own is (StreamingLLM on Llama, say), and
+    arguments of the pattern are keywords of the model's call.
+
+    Registering a name again replaces it. Raises SpecError and UsageError, and NotGeneratedError for kinds whose
+    kernels do not exist yet.
+    """
+    check_name(name)
+    if not isinstance(spec, Spec):
+        spec = load_spec(spec)
+    for kind in spec.kinds:
+        plan_forward(kind)
+    try:
+        from transformers import AttentionInterface
+        from transformers.masking_utils import AttentionMaskInterface
+    except ImportError as error:
+        raise UsageError("transformers 5.17 or later is needed: pip install 'attngen[transformers]'") from error
+    AttentionInterface.register(name, Attend(spec, db, strict))
+    AttentionMaskInterface.register(name, describe_mask_call)
+    return name
+
+
+def check_name(name: str) -> None:
+    """UsageError for a name that transformers would read as something else."""
+    reserved = next((word for word in MEANT_OTHERWISE if word in name.lower()), None)
+    if reserved is not None:
+        raise UsageError(f"'{name}' contains '{reserved}', which transformers treats apart; 'attngen' would be right")
+    if not NAME.fullmatch(name):
+        raise UsageError(f"'{name}' cannot name an attention; letters, digits, '_' and '-' would be right")

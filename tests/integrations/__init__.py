@@ -1,0 +1,1 @@
+"""Tests of attngen inside other libraries."""

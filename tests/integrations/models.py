@@ -1,0 +1,84 @@
+"""Small models with random weights, one a family, and their hidden states by one attention or another."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import torch
+import transformers
+from transformers import AutoModel, AutoModelForCausalLM
+
+logging.getLogger("transformers").setLevel(logging.ERROR)
+
+VOCABULARY = 128
+LENGTH = 30
+WINDOW = 8
+SHAPE = dict(
+    vocab_size=VOCABULARY,
+    hidden_size=64,
+    intermediate_size=64,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+GROUPED = dict(num_key_value_heads=2, head_dim=16)
+GEMMA = dict(**GROUPED, sliding_window=WINDOW, query_pre_attn_scalar=32)
+
+CONFIGS = {
+    "modernbert": ("ModernBertConfig", dict(local_attention=2 * WINDOW, cls_token_id=1, sep_token_id=2)),
+    "llama": ("LlamaConfig", GROUPED),
+    "gemma2": ("Gemma2Config", GEMMA),
+    "gemma3": ("Gemma3TextConfig", dict(**GEMMA, num_hidden_layers=6)),
+    "mistral": ("MistralConfig", dict(**GROUPED, sliding_window=WINDOW)),
+    "gpt_oss": (
+        "GptOssConfig",
+        dict(**GROUPED, sliding_window=WINDOW, num_local_experts=2, num_experts_per_tok=1),
+    ),
+    "olmo3": ("Olmo3Config", dict(num_key_value_heads=2, sliding_window=WINDOW)),
+    "cohere2": ("Cohere2Config", dict(num_key_value_heads=2, sliding_window=WINDOW)),
+    "llama4": (
+        "Llama4TextConfig",
+        dict(**GROUPED, attention_chunk_size=WINDOW, num_local_experts=2, intermediate_size_mlp=64),
+    ),
+}
+
+
+def config(name: str, **changes):
+    cls, own = CONFIGS[name]
+    return getattr(transformers, cls)(**{**SHAPE, **own, **changes})
+
+
+@functools.cache
+def model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
+    torch.manual_seed(0)
+    kind = AutoModel if name == "modernbert" else AutoModelForCausalLM
+    return kind.from_config(config(name)).eval().to(device, dtype)
+
+
+def batch(padding: str, device: str = "cpu") -> dict[str, torch.Tensor]:
+    """Three rows of tokens, two of them padded on one side, or none."""
+    torch.manual_seed(1)
+    ids = torch.randint(3, VOCABULARY, (3, LENGTH))
+    mask = torch.ones_like(ids)
+    if padding == "right":
+        mask[1, 20:], mask[2, 5:] = 0, 0
+    elif padding == "left":
+        mask[1, :10], mask[2, :25] = 0, 0
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+
+
+@torch.no_grad()
+def hidden_states(model, inputs, attention: str) -> list[torch.Tensor]:
+    """Hidden states of the tokens that are not padding, after each layer, in float64."""
+    model.set_attn_implementation(attention)
+    states = model(**inputs, output_hidden_states=True).hidden_states
+    valid = inputs["attention_mask"].bool()
+    return [state[valid].double() for state in states]
+
+
+def difference(states, others) -> float:
+    """The largest relative L2 difference of any layer."""
+    return max(float((a - b).norm() / b.norm()) for a, b in zip(states, others, strict=True))

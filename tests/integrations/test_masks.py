@@ -1,0 +1,103 @@
+"""The descriptor that stands for a mask, against the masks that transformers itself would make."""
+
+import pytest
+
+pytest.importorskip("transformers")
+
+import torch
+from transformers import masking_utils
+from transformers.masking_utils import sdpa_mask
+
+from attngen.errors import CallError
+from attngen.integrations.transformers.masks import describe_mask_call, read_mask
+from attngen.integrations.transformers.pattern import Pattern, pattern_of
+from attngen.reference import visible
+from attngen.spec.model import HeadDim, Heads, Kind, Window
+
+NO_PADDING = torch.zeros(2, dtype=torch.int64)
+FUNCTIONS = {
+    "causal": (masking_utils.causal_mask_function, Pattern(causal=True)),
+    "bidirectional": (masking_utils.bidirectional_mask_function, Pattern()),
+    "sliding": (masking_utils.sliding_window_causal_mask_function(5), Pattern(True, Window(4, 0))),
+    "both sides": (masking_utils.sliding_window_bidirectional_mask_function(3), Pattern(False, Window(3, 3))),
+    "chunks": (masking_utils.chunked_causal_mask_function(4, NO_PADDING), Pattern(True, None, 4)),
+}
+CALLS = {
+    "whole": dict(q_length=12, kv_length=12),
+    "one more": dict(q_length=1, kv_length=12, q_offset=11),
+    "static cache": dict(q_length=3, kv_length=20, q_offset=torch.tensor(6)),
+    "sliding cache": dict(q_length=2, kv_length=6, q_offset=9, kv_offset=5),
+}
+
+
+def mask_of(rows):
+    return torch.tensor([[int(c) for c in row] for row in rows])
+
+
+PADDING = {
+    "none": None,
+    "all valid": mask_of(["1" * 12, "1" * 12]),
+    "right": mask_of(["1" * 12, "111111110000"]),
+    "left": mask_of(["000000001111", "1" * 12]),
+    "nothing": mask_of(["0" * 12, "011111111110"]),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_patterns(name):
+    function, pattern = FUNCTIONS[name]
+    assert pattern_of(function) == pattern
+
+
+@pytest.mark.parametrize("padding", PADDING)
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_same_keys_as_transformers_own_masks(name, call, padding):
+    function, pattern = FUNCTIONS[name]
+    arguments = dict(batch_size=2, mask_function=function, attention_mask=PADDING[padding], **CALLS[call])
+    expected = sdpa_mask(**arguments, allow_is_causal_skip=False)
+    if pattern.chunk and (arguments.get("kv_offset") or padding in ("left", "nothing")):
+        with pytest.raises(CallError, match="chunks of 4"):
+            describe_mask_call(**arguments)
+        return
+    made = describe_mask_call(**arguments)
+    kind = Kind("k", Heads(1, 1), HeadDim(16, 16), causal=pattern.causal, window=pattern.window, chunk=pattern.chunk)
+    moved = made.clone()  # without its attribute, as after a move to another device
+    for mask in (read_mask(made, 0), read_mask(moved, 0)):
+        for b in range(2):
+            seen = visible(
+                kind,
+                arguments["q_length"],
+                arguments["kv_length"],
+                batch=b,
+                offsets=mask.offsets,
+                key_range=mask.key_range,
+            )
+            assert torch.equal(seen, expected[b, 0]), (name, call, padding, b)
+
+
+def test_defaults_of_the_op_where_they_say_the_same():
+    made = describe_mask_call(2, 12, 12, mask_function=FUNCTIONS["causal"][0], attention_mask=PADDING["all valid"])
+    mask = read_mask(made, 0)
+    assert mask.offsets is None
+    assert mask.key_range is None
+    assert made.shape == (2, 1, 1, 4)
+
+
+def test_functions_that_are_not_known():
+    def inner_mask(b, h, q, k):
+        return q >= k
+
+    union = masking_utils.or_masks(masking_utils.causal_mask_function, inner_mask)
+    for function in (inner_mask, union):
+        with pytest.raises(CallError, match="which attngen does not know"):
+            pattern_of(function)
+    twice = masking_utils.and_masks(*(masking_utils.sliding_window_overlay(n) for n in (3, 5)))
+    with pytest.raises(CallError, match="two windows or chunks"):
+        pattern_of(twice)
+
+
+@pytest.mark.parametrize("mask", [None, "mask", torch.zeros(2, 12, dtype=torch.bool), torch.zeros(2, 1, 1, 4)])
+def test_masks_that_are_not_ours(mask):
+    with pytest.raises(CallError, match="layer 3 was given"):
+        read_mask(mask, 3)
