@@ -1,0 +1,10 @@
+"""Benchmarks: generated kernels side by side with their peers, interleaved in one process.
+
+cases       what is measured: the suites, or the kinds of a spec
+peers       the other systems, as calls
+flex        FlexAttention for a kind
+run         the measuring
+host        what a call costs before the GPU starts, and how long a first call takes
+results     rows and what they were measured on, as JSON
+tables      rows as Markdown tables, put into the README
+"""

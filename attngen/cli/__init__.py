@@ -1,0 +1,5 @@
+"""The command line: one file a command, errors and exit statuses in app.py."""
+
+from attngen.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,184 @@
+"""``attngen tune``: the best config of each kind at a length, searched for and remembered."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import click
+
+from attngen.cli.options import (
+    Whole,
+    batch_option,
+    chosen_kinds,
+    db_option,
+    default_batch,
+    json_option,
+    kind_option,
+    quiet_option,
+    resolve_target,
+    seqs_option,
+    spec_argument,
+    target_option,
+)
+from attngen.cli.output import console, print_json, say, table, watched
+from attngen.report.configs import brief
+from attngen.report.quantities import digits, duration
+from attngen.spec import Kind, Spec, load_spec
+from attngen.target import Target
+
+if TYPE_CHECKING:
+    from attngen.database import Database
+    from attngen.tuner import TuningResult
+
+SEQ = 8192  # where nobody says otherwise
+
+
+@click.command("tune")
+@spec_argument
+@target_option
+@click.option("--trials", type=Whole(1, 1 << 20), metavar="N", help="Configs to know of each kind and length. [100]")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Time in all; whichever is first."
+)
+@click.option("--sweep", is_flag=True, help="Try every config that could work, for comparison.")
+@click.option("--workers", type=Whole(1, 256), metavar="N", help="Processes that compile. [a core each]")
+@kind_option
+@seqs_option
+@batch_option
+@db_option
+@json_option
+@quiet_option
+def command(
+    path: str,
+    target: str | None,
+    trials: int | None,
+    minutes: float | None,
+    sweep: bool,
+    workers: int | None,
+    kind: str | None,
+    seqs: tuple[int, ...],
+    batch: int | None,
+    db: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Search for the fastest config of each kind: measured on this GPU, else ranked by a cost model.
+
+    Every trial is kept in the database, and a run that was ended goes on where it stopped.
+    """
+    from attngen.database import open_database
+
+    spec = load_spec(path)
+    gpu = resolve_target(target)
+    problems = [(one, default_batch(seq, batch), seq) for one in chosen_kinds(spec, kind) for seq in seqs or (SEQ,)]
+    results = search(
+        spec,
+        problems,
+        gpu,
+        open_database(db),
+        trials=trials,
+        minutes=minutes,
+        workers=workers,
+        exhaustive=sweep,
+        show=watched(quiet),
+    )
+    if as_json:
+        print_json([result_values(one, result) for one, result in results])
+    else:
+        print_results(results, gpu)
+    if any(result.best is None for _, result in results):
+        raise click.exceptions.Exit(1)
+
+
+def search(
+    spec: Spec,
+    problems: list[tuple[Kind, int, int]],
+    target: Target,
+    db: Database,
+    *,
+    trials: int | None = None,
+    minutes: float | None = None,
+    workers: int | None = None,
+    exhaustive: bool = False,
+    show: bool = False,
+) -> list[tuple[Kind, TuningResult]]:
+    """Tune each (kind, batch, length) in turn; ``minutes`` are shared among those that are left."""
+    from attngen.plan import plan_forward
+    from attngen.problem import Problem
+    from attngen.tuner import Team, progress_bar, sweep, tune
+
+    plans = [plan_forward(kind) for kind, _, _ in problems]
+    end = None if minutes is None else time.monotonic() + 60 * minutes
+    results = []
+    with Team(workers) as team:
+        for n, (kind, batch, seq) in enumerate(problems):
+            plan = plans[n]
+            problem = Problem(plan.kernel, kind.digest(), batch, seq, seq)
+            share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(problems) - n)
+            title = f"{kind.name}, {batch} x {seq} x {seq}"
+            with progress_bar(title, console(stderr=True)) if show else nullcontext() as report:
+                if exhaustive:
+                    result = sweep(plan, problem, target, db, minutes=share, progress=report, spec=spec.name, team=team)
+                else:
+                    result = tune(
+                        plan,
+                        problem,
+                        target,
+                        db,
+                        trials=trials,
+                        minutes=share,
+                        progress=report,
+                        spec=spec.name,
+                        team=team,
+                    )
+            results.append((kind, result))
+    return results
+
+
+def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> None:
+    """A line for each problem: how long the best config takes, and how much that is better than the default's."""
+    columns = ["kind", "batch x queries x keys", "time", "default", "gain", "tried", "known", "of", "failed", "config"]
+    rows = []
+    for kind, result in results:
+        p = result.problem
+        rows.append(
+            [
+                kind.name,
+                f"{p.batch} x {p.seq_q} x {p.seq_k}",
+                "-" if result.best is None else duration(result.best.median_ms),
+                "-" if result.default is None else duration(result.default.median_ms),
+                "" if result.speedup is None else f"{digits(result.speedup)} x",
+                str(result.tried),
+                str(result.known),
+                str(result.space),
+                ", ".join(f"{count} {status}" for status, count in result.failures) or "0",
+                "none works" if result.best is None else brief(result.best.config),
+            ]
+        )
+    measured = all(result.source == "measured" for _, result in results)
+    say(f"tuned for {target.name}, {'measured on it' if measured else 'by the cost model'}", "bold")
+    console().print(table(columns, rows, right=columns[2:8]))
+
+
+def result_values(kind: Kind, result: TuningResult) -> dict:
+    """One result as plain values."""
+    p = result.problem
+    return {
+        "kind": kind.name,
+        "batch": p.batch,
+        "seq_q": p.seq_q,
+        "seq_k": p.seq_k,
+        "target": result.target,
+        "source": result.source,
+        "ms": None if result.best is None else result.best.median_ms,
+        "default_ms": None if result.default is None else result.default.median_ms,
+        "config": None if result.best is None else result.best.config.as_dict(),
+        "tried": result.tried,
+        "known": result.known,
+        "space": result.space,
+        "failures": dict(result.failures),
+        "stopped": result.stopped,
+        "seconds": result.seconds,
+    }

@@ -1,0 +1,131 @@
+"""``attngen verify``: generated kernels against the float64 reference, on this GPU or in the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from attngen.cli.options import (
+    chosen_kinds,
+    db_option,
+    json_option,
+    kind_option,
+    machine_gpu,
+    quiet_option,
+    resolve_target,
+    seqs_option,
+    spec_argument,
+    target_option,
+)
+from attngen.cli.output import console, print_json, say, table, watched
+from attngen.errors import UsageError
+from attngen.spec import Spec, load_spec
+from attngen.target import Target
+
+if TYPE_CHECKING:
+    from attngen.verify.finding import Finding
+
+
+@click.command("verify")
+@spec_argument
+@kind_option
+@seqs_option
+@click.option("--interpret", is_flag=True, help="In Triton's interpreter on the CPU, as is done where there is no GPU.")
+@target_option
+@db_option
+@json_option
+@quiet_option
+def command(
+    path: str,
+    kind: str | None,
+    seqs: tuple[int, ...],
+    interpret: bool,
+    target: str | None,
+    db: str | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compare every kind's kernels with the float64 reference; exit status 1 if one is wrong."""
+    spec = load_spec(path)
+    names = [one.name for one in chosen_kinds(spec, kind)]
+    here = None if interpret else machine_gpu()
+    if target is not None and here is not None and here.name != target:
+        raise UsageError(f"kernels run on this machine's {here.name}, not on {target}; --interpret needs no GPU")
+    gpu = here or resolve_target(target)
+    found = list(watch(findings(spec, names, gpu, db, seqs, on_gpu=here is not None), spec, watched(quiet)))
+    if as_json:
+        where = gpu.name if here is not None else "interpreter"
+        print_json({"name": spec.name, "where": where, "ok": passed(found), "findings": [f.as_dict() for f in found]})
+    else:
+        print_findings(found, gpu if here is not None else None)
+    if not passed(found):
+        raise click.exceptions.Exit(1)
+
+
+def findings(
+    spec: Spec, names: list[str], target: Target, db: str | None, seqs: tuple[int, ...] = (), *, on_gpu: bool
+) -> Iterator[Finding]:
+    """What verification finds for the kinds named, as it finds it."""
+    if on_gpu:
+        from attngen.verify.kinds import verify_kinds
+
+        return verify_kinds([spec.kind(name) for name in names], target, db=db, seqs=seqs)
+    from attngen.verify.interpreted import verify_interpreted
+
+    return verify_interpreted(spec, names, target, db=db, seqs=seqs)
+
+
+def passed(found: Iterable[Finding]) -> bool:
+    """Whether something was verified and nothing was wrong."""
+    found = list(found)
+    return any(f.status == "ok" for f in found) and not any(f.status == "failed" for f in found)
+
+
+def print_findings(found: list[Finding], target: Target | None) -> None:
+    """A line for each kind and size, each with its worst config; then every fault."""
+    measure = "relative L2 error" if target is not None else "error / bound"
+    columns = ["kind", "batch x queries x keys", "kernels", measure, "allowed", "lse error", "lse allowed", ""]
+    rows = []
+    for kind, case in dict.fromkeys((f.kind, f.case) for f in found):
+        group = [f for f in found if (f.kind, f.case) == (kind, case)]
+        worst = max(group, key=lambda f: (f.status == "failed", f.error))
+        bad = sum(f.status == "failed" for f in group)
+        rows.append(
+            [
+                kind,
+                case,
+                str(sum(f.status != "skipped" for f in group)),
+                f"{worst.error:.2g}",
+                f"{worst.allowed:.2g}",
+                f"{worst.lse_error:.1e}",
+                f"{worst.lse_allowed:.1e}",
+                f"{bad} wrong" if bad else "ok",
+            ]
+        )
+    console().print(table(columns, rows, right=columns[2:7]))
+    for f in found:
+        if f.status != "ok":
+            say(f"{f.status}: {f.kind}, {f.case}, {f.config}: {f.fault}", "red" if f.status == "failed" else "yellow")
+    where = (
+        f"on {target.name}, in the spec's dtype"
+        if target is not None
+        else ("in Triton's interpreter, in float16, windows cut short to fit small sizes")
+    )
+    kernels = len({(f.kind, f.config) for f in found})
+    wrong = sum(f.status == "failed" for f in found)
+    say(f"{kernels} kernels, {len(found)} comparisons with the float64 reference {where}: {wrong or 'none'} wrong")
+
+
+def watch(found: Iterator[Finding], spec: Spec, show: bool) -> Iterator[Finding]:
+    """The same findings, counted on stderr while somebody watches."""
+    if not show:
+        yield from found
+        return
+    from rich.status import Status
+
+    with Status(f"verifying {spec.name}", console=console(stderr=True)) as status:
+        for number, finding in enumerate(found, 1):
+            status.update(f"verifying {spec.name}: {finding.kind}, {finding.case}, {number} comparisons")
+            yield finding

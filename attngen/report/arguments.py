@@ -1,0 +1,24 @@
+"""What a call of a kind's op takes, beside q, k and v."""
+
+from __future__ import annotations
+
+from attngen.plan.forward import Argument, run_time_arguments
+from attngen.spec.model import Kind
+
+OPTIONAL = (
+    ("offsets", "(batch,) int32", "position of each sequence's first query; seq_k - seq_q when not given"),
+    ("key_range", "(batch, 2) int32", "first valid key and end of the valid keys, for padding; all when not given"),
+)
+
+
+def needed(kind: Kind) -> list[tuple[str, str, str]]:
+    """Name, shape and meaning of each keyword that a call must give."""
+    return [(argument.name, _shape(argument), argument.meaning) for argument in run_time_arguments(kind)]
+
+
+def _shape(argument: Argument) -> str:
+    if argument.shape == "scalar":
+        return "number"
+    if argument.shape == "tensor":
+        return f"{argument.rank}-D tensor"
+    return f"({argument.shape},)"

@@ -1,0 +1,132 @@
+"""What the database knows of a spec on one GPU: for each kind and size the config to run, and how fast it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from attngen.config import Config
+from attngen.database import Database, Trial, current_versions
+from attngen.database.ranking import best_first, provenance
+from attngen.database.shipped import shipped_trials
+from attngen.errors import NotGeneratedError
+from attngen.plan import ForwardPlan, plan_forward
+from attngen.problem import Problem
+from attngen.report.work import work_of
+from attngen.source import template_digest
+from attngen.spec.model import Spec
+from attngen.target import TARGETS, Target, get_target
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The best that is known of one kind at one size. Rates need the spec, shares also the GPU's limits."""
+
+    spec: str
+    kind: str
+    best: Trial
+    trials: int
+    provenance: str
+    tflops: float | None = None
+    gbps: float | None = None
+    share: float | None = None  # of the roofline
+
+    @property
+    def problem(self) -> Problem:
+        return self.best.problem
+
+    @property
+    def config(self) -> Config:
+        return self.best.config
+
+    @property
+    def origin(self) -> str:
+        """``measured, 57 trials``; ``cost model``; and what else its provenance says beside time and place."""
+        _, _, rest = self.provenance.partition(", this problem")
+        trials = f", {self.trials} trials" if self.trials > 1 else ""
+        return f"{'measured' if self.best.source == 'measured' else 'cost model'}{trials}{rest}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for programs."""
+        return {
+            "spec": self.spec,
+            "kind": self.kind,
+            "kernel": self.problem.kernel,
+            "digest": self.problem.digest,
+            "batch": self.problem.batch,
+            "seq_q": self.problem.seq_q,
+            "seq_k": self.problem.seq_k,
+            "target": self.best.target,
+            "config": self.config.as_dict(),
+            "ms": self.best.median_ms,
+            "spread_ms": self.best.spread_ms,
+            "source": self.best.source,
+            "provenance": self.provenance,
+            "tflops": self.tflops,
+            "gbps": self.gbps,
+            "roofline_share": self.share,
+            "trials": self.trials,
+            "device": self.best.device,
+            "created": self.best.created.isoformat(),
+        }
+
+
+def tunings(db: Database, target: Target, spec: Spec | None = None) -> list[Tuning]:
+    """One row for each kind and size that was tried on ``target``, kinds in the spec's order, short lengths first."""
+    plans = {} if spec is None else _plans(spec)
+    found = db.trials(target=target.name, digests=list(plans) if spec is not None else None, shipped=True)
+    groups: dict[Problem, list[Trial]] = {}
+    for trial in found:
+        groups.setdefault(trial.problem, []).append(trial)
+    rows = [_row(spec, target, trials, plans.get(problem.digest)) for problem, trials in groups.items()]
+    order = list(plans)
+
+    def place(row: Tuning) -> tuple:
+        p = row.problem
+        known = order.index(p.digest) if p.digest in plans else len(order)
+        return row.spec, known, row.kind, p.seq_k, p.seq_q, p.batch
+
+    return sorted((row for row in rows if row is not None), key=place)
+
+
+def named_target(db: Database, name: str) -> Target:
+    """The target called ``name``, also when only the database knows it; its limits are unknown then."""
+    if name not in TARGETS and name in db.targets():
+        return replace(TARGETS["h100"], name=name)
+    return get_target(name)
+
+
+def _plans(spec: Spec) -> dict[str, ForwardPlan]:
+    """The plans of a spec's kinds by digest; kinds without kernels have no tunings."""
+    plans = {}
+    for kind in spec.kinds:
+        try:
+            plans[kind.digest()] = plan_forward(kind)
+        except NotGeneratedError:
+            continue
+    return plans
+
+
+def _row(spec: Spec | None, target: Target, trials: Sequence[Trial], plan: ForwardPlan | None) -> Tuning | None:
+    """The row of one problem's trials; None when nothing that was tried worked."""
+    versions = {"template": template_digest(), "triton": current_versions().triton}
+    best = next(iter(best_first(trials, **versions)), None)
+    if best is None or best.median_ms is None:
+        return None
+    problem = best.problem
+    shipped = any(best is trial for trial in shipped_trials(target.name))
+    words = provenance(best, problem, target, shipped=shipped, **versions)
+    if plan is None or spec is None:
+        return Tuning(best.spec, best.kind, best, len(trials), words)
+    work = work_of(plan, problem.batch, problem.seq_q, problem.seq_k, target)
+    return Tuning(
+        spec.name,
+        plan.kind.name,
+        best,
+        len(trials),
+        words,
+        tflops=work.tflops(best.median_ms),
+        gbps=work.gbps(best.median_ms),
+        share=work.share(best.median_ms) if target.name in TARGETS or target.figures == "estimated" else None,
+    )

@@ -1,0 +1,74 @@
+"""What attention of a kind costs at one set of sizes, and the least time it could take on a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.work import compulsory_bytes, useful_flops, visible_pairs
+from attngen.problem import Problem
+from attngen.target import Target
+
+Limit = Literal["math", "bytes", "exponentials"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call, counted by what must be done at least: visible pairs, each tensor moved once."""
+
+    pairs: int  # visible (query, key) pairs of one head
+    all_pairs: int
+    flops: float
+    bytes: float
+    exps: float
+    math_ms: float
+    bytes_ms: float
+    exp_ms: float
+
+    @property
+    def limits(self) -> dict[Limit, float]:
+        """The least time in ms that each limit of the chip allows."""
+        return {"math": self.math_ms, "bytes": self.bytes_ms, "exponentials": self.exp_ms}
+
+    @property
+    def bound(self) -> Limit:
+        """The limit that takes longest."""
+        return max(self.limits, key=lambda limit: self.limits[limit])
+
+    @property
+    def floor_ms(self) -> float:
+        """No kernel on this GPU is faster than this."""
+        return max(self.limits.values())
+
+    def tflops(self, ms: float) -> float:
+        return self.flops / ms * 1e-9
+
+    def gbps(self, ms: float) -> float:
+        return self.bytes / ms * 1e-6
+
+    def share(self, ms: float) -> float:
+        """Of the roofline: 1.0 is as fast as the chip could be."""
+        return self.floor_ms / ms
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**vars(self), "floor_ms": self.floor_ms, "bound": self.bound}
+
+
+def work_of(plan: ForwardPlan, batch: int, seq_q: int, seq_k: int, target: Target) -> Work:
+    """The work of one forward call."""
+    kind = plan.kind
+    problem = Problem("forward", kind.digest(), batch, seq_q, seq_k)
+    pairs = visible_pairs(plan, seq_q, seq_k)
+    flops, moved = useful_flops(plan, problem), compulsory_bytes(plan, problem)
+    exps = float(batch * kind.heads.query * pairs)
+    return Work(
+        pairs=pairs,
+        all_pairs=seq_q * seq_k,
+        flops=flops,
+        bytes=moved,
+        exps=exps,
+        math_ms=flops / target.peak_flops(kind.dtype) * 1e3,
+        bytes_ms=moved / target.memory_bandwidth * 1e3,
+        exp_ms=exps / target.exp2_rate * 1e3,
+    )

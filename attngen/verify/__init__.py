@@ -1,0 +1,11 @@
+"""Verification: generated kernels against the float64 reference, on this GPU or in Triton's interpreter.
+
+cases        at which sizes
+variants     which configs: the one in use, and one of each structure
+baseline     what plain PyTorch in the same dtype computes, which sets how large an error may be
+bounds       what rounding alone can do to a result
+judge        a kernel's result against the right answer
+finding      what came of one kernel at one size
+kinds        verify_kinds: all of that for the kinds of a spec
+interpreted  verify_interpreted: the same in a child process whose Triton interprets
+"""

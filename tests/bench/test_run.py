@@ -1,0 +1,159 @@
+"""The measuring, on the CPU: rows of systems that run, that cannot, and that fail."""
+
+import sys
+
+import pytest
+import torch
+
+from attngen.bench import host as host_module
+from attngen.bench import peers, results
+from attngen.bench.cases import spec_cases
+from attngen.bench.host import first_calls, measure_host
+from attngen.bench.peers import PEERS, Peer, Unsupported, chosen
+from attngen.bench.run import Bench, measure
+from attngen.database import open_database
+from attngen.errors import UsageError
+from attngen.spec import parse_spec
+from attngen.target import get_target
+from attngen.tuner.bench import Timing
+
+SPEC = parse_spec("{name: x, heads: {query: 4, kv: 2}, head_dim: 16, dtype: float32, causal: true}")
+
+
+class Turns:
+    """A timer that calls everything once and says that each call took a millisecond longer than the one before."""
+
+    def race(self, calls):
+        for call in calls:
+            call()
+        return [Timing(1.0 + n, 0.1, 30) for n in range(len(calls))]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(get_target("h100"), Turns(), device="cpu", db=open_database(str(tmp_path / "db")))
+
+
+def fails(kind, inputs):
+    raise RuntimeError("out of\nluck")
+
+
+def unable(kind, inputs):
+    raise Unsupported("no windows")
+
+
+def test_every_system_has_a_row(bench):
+    systems = [PEERS["sdpa"], Peer("broken", "Broken", fails), Peer("unable", "Unable", unable)]
+    ((ours, sdpa, broken, cannot),) = measure(bench, spec_cases(SPEC, SPEC.kinds, [(2, 24)]), systems)
+    assert (ours.system, ours.ms, sdpa.system, sdpa.ms) == ("attngen", 1.0, "sdpa", 2.0)
+    flops = 2 * 2 * 4 * (24 * 25 // 2) * (16 + 16)
+    assert ours.tflops == pytest.approx(flops * 1e-9) and sdpa.tflops == pytest.approx(flops * 0.5e-9)
+    assert (broken.ms, broken.note) == (None, "RuntimeError: out of luck")
+    assert (cannot.ms, cannot.note) == (None, "no windows")
+
+
+def test_peers_compute_what_we_do(bench):
+    """SDPA's call means the same as ours, grouped heads and scale included."""
+    from attngen.op import KindOp
+    from attngen.problem import Problem
+    from attngen.tuner.checks import Checks
+
+    kind = parse_spec("{heads: {query: 4, kv: 2}, head_dim: 16, dtype: float32, causal: true, scale: 0.3}").kinds[0]
+    checks = Checks(kind, Problem("forward", kind.digest(), 2, 24, 24), "cpu")
+    ours = KindOp("x", kind, bench.db)(**checks.inputs)
+    assert torch.allclose(PEERS["sdpa"].make(kind, checks.inputs)(), ours, atol=1e-5)
+
+
+def test_peers_say_what_they_lack():
+    kind = parse_spec("{heads: 2, head_dim: 64, causal: true, window: {total: 9}, softcap: 3}").kinds[0]
+    with pytest.raises(Unsupported, match="SDPA has no window, softcap"):
+        PEERS["sdpa"].make(kind, {})
+    sink = parse_spec("{heads: 2, head_dim: 64, causal: true, sink: learned}").kinds[0]
+    peers.refuse(sink, {"causal", "sink"}, "x")
+    assert peers.left_out(PEERS["fa3"], sink) == "without the sink"
+
+
+def test_choosing_peers():
+    assert [peer.name for peer in chosen("sdpa, flex,sdpa")] == ["sdpa", "flex"]
+    assert chosen("none") == []
+    with pytest.raises(UsageError, match="did you mean 'cudnn'"):
+        chosen("cudn")
+
+
+def test_a_missing_peer_is_named():
+    if PEERS["fa3"].missing():
+        assert PEERS["fa3"].missing() == "flash_attn_interface is not installed"
+    assert PEERS["sdpa"].missing() == ""
+
+
+def test_fa3_is_called_as_it_wants(monkeypatch):
+    """Views of (batch, sequence, heads, dim), a window that is -1 where it is open and 0 after a causal query."""
+    seen = {}
+
+    class Module:
+        @staticmethod
+        def flash_attn_func(q, k, v, **options):
+            seen.update(options, shape=q.shape, contiguous=q.is_contiguous())
+
+    monkeypatch.setitem(sys.modules, "flash_attn_interface", Module)
+    inputs = {name: torch.zeros(2, 4, 8, 16) for name in "qkv"}
+    for fields, size in [
+        ("causal: true, window: {total: 128}", (127, 0)),
+        ("window: {half: 64}", (64, 64)),
+        ("causal: true", (-1, 0)),
+        ("scale: 0.5", (-1, -1)),
+    ]:
+        kind = parse_spec("{heads: 4, head_dim: 16, " + fields + "}").kinds[0]
+        PEERS["fa3"].make(kind, inputs)()
+        assert seen["window_size"] == size and seen["causal"] == kind.causal and seen["softmax_scale"] == kind.scale
+        assert seen["shape"] == (2, 8, 4, 16)
+
+
+def test_host_time(bench, monkeypatch):
+    monkeypatch.setattr(host_module, "CALLS", 2)
+    monkeypatch.setattr(host_module, "ROUNDS", 3)
+    monkeypatch.setattr(host_module, "WARMUP", 1)
+    monkeypatch.setattr(host_module, "SPEC", "{heads: 2, head_dim: 16, dtype: float32}")
+    ours, sdpa, broken, cannot = measure_host(bench, [PEERS["sdpa"], Peer("b", "B", fails), Peer("u", "U", unable)])
+    assert ours.call_us > sdpa.call_us > 0  # the reference, here
+    assert broken.call_us is None and broken.note == "RuntimeError: out of luck"
+    assert cannot.note == "no windows"
+
+
+@pytest.mark.slow
+def test_first_calls(tmp_path):
+    cold, warm = first_calls(SPEC, 1, 8, str(tmp_path / "db"))
+    assert cold > 0 and warm > 0
+
+
+def test_results_as_json(monkeypatch):
+    monkeypatch.setattr(results.subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError()))
+    rows = [
+        results.Row("s", "c", "attngen", 0.12345678, 0.01, 600.0, 1000.0, 0.8),
+        results.Row("s", "c", "fa3", None, note="no"),
+    ]
+    values = results.as_json(rows, [results.HostRow("attngen", 30.0)], "NVIDIA H100")
+    assert values["device"] == "NVIDIA H100" and values["clocks"] == {} and "torch" in values["versions"]
+    assert values["rows"] == [
+        {
+            "suite": "s",
+            "case": "c",
+            "system": "attngen",
+            "ms": 0.123457,
+            "spread": 0.01,
+            "tflops": 600.0,
+            "gbps": 1000.0,
+            "roofline": 0.8,
+        },
+        {"suite": "s", "case": "c", "system": "fa3", "ms": None, "note": "no"},
+    ]
+    assert values["host"] == [{"system": "attngen", "call_us": 30.0}]
+
+
+def test_clocks_are_what_the_driver_says(monkeypatch):
+    class Done:
+        stdout = "1755, 1980, 2619, 700.00, [N/A]\n"
+
+    monkeypatch.setattr(results.subprocess, "run", lambda *a, **k: Done)
+    clocks = results.as_json([], [], "x")["clocks"]
+    assert clocks == {"clocks.sm": 1755.0, "clocks.max.sm": 1980.0, "clocks.mem": 2619.0, "power.limit": 700.0}

@@ -1,0 +1,78 @@
+"""``attngen explain``: the picture, the figures, the loops."""
+
+import json
+import sys
+
+import pytest
+
+TINY_PICTURE = """\
+attention: layers 0 of tiny
+query i sees key j when {sees}
+       0                 key                 39
+      ┌────────────────────────────────────────┐
+    0 │▓▓                                      │
+      │██▓▓                                    │
+      │████▓▓                                  │
+      │██████▓▓                                │
+      │▓▓██████▓▓                              │
+      │  ▓▓██████▓▓                            │
+      │    ▓▓██████▓▓                          │
+"""
+
+
+def test_a_small_picture(attngen, tiny):
+    """Cells of 2 x 2: a query and the 8 keys before it, so that cells on the diagonal are three quarters full."""
+    result = attngen("explain", tiny, "--seq", 40)
+    assert result.exit_code == 0 and result.stderr == ""
+    lines = result.stdout.splitlines()
+    wanted = TINY_PICTURE.format(sees=lines[1].removeprefix("query i sees key j when ")).splitlines()
+    assert lines[: len(wanted)] == wanted
+
+
+def test_figures_of_a_window(attngen, examples):
+    """ANCHORS: at B8 S8192, 0.134 ms for the bytes of +-64 and 0.032 ms for its products, on an H100."""
+    result = attngen("explain", examples / "modernbert-base.yaml", "--kind", "local", "--seq", 8192, "--batch", 8)
+    text = " ".join(result.stdout.split())
+    assert "1052608 of 67108864 pairs are visible (1.6%)" in text
+    assert "bytes 406 MB 3.01 TB/s 0.135 ms <- the limit" in text
+    assert "math 25.9 GFLOP 798 TFLOP/s 32.4 us" in text
+    assert "window: keys first - 64 to last + 64; no mask from last - 64 to first + 64" in text
+
+
+def test_arguments_and_assumptions(attngen, examples):
+    text = attngen("explain", examples / "prefix-lm.yaml", "--seq", 256).stdout
+    assert "drawn as if: prefix is 128" in text
+    assert "prefix: (batch,), prefix length of each sequence, int32" in text
+    assert "key_range: optional" in text
+
+
+def test_a_kind_without_kernels_is_explained_without(attngen, examples):
+    result = attngen("explain", examples / "deepseek-v3.2.yaml", "--seq", 512)
+    assert result.exit_code == 0
+    assert "not generated yet: select; picture and figures are without" in result.stdout
+
+
+def test_json(attngen, examples):
+    values = json.loads(attngen("explain", examples / "gemma-3-4b.yaml", "--json", "--target", "a100").stdout)
+    local, full = values["kinds"]
+    assert local["seq"] == full["seq"] == 4096 and local["target"] == "a100"
+    assert local["work"]["pairs"] < full["work"]["pairs"] == 4096 * 4097 // 2
+    assert local["loops"] == ["causal and window: keys first - 1023 to last; no mask from last - 1023 to first"]
+
+
+def test_png(attngen, examples, tmp_path):
+    result = attngen("explain", examples / "modernbert-base.yaml", "--seq", 256, "--png", tmp_path / "sub" / "mask.png")
+    assert result.exit_code == 0 and result.stdout.rstrip().endswith("mask.png")
+    assert (tmp_path / "sub" / "mask.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_png_without_matplotlib(attngen, tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    result = attngen("explain", tiny, "--png", "mask.png")
+    assert result.exit_code == 2 and result.stdout == ""
+    assert result.stderr == "attngen: --png needs matplotlib, which is not installed; pip install 'attngen[reports]'\n"
+
+
+@pytest.mark.parametrize("name", ["streaming-llm", "longformer-base", "llama-4-scout", "packed-documents", "t5-base"])
+def test_examples_of_every_field(attngen, examples, name):
+    assert attngen("explain", examples / f"{name}.yaml", "--seq", 300).exit_code == 0

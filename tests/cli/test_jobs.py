@@ -1,0 +1,114 @@
+"""``attngen verify``, ``tune``, ``bench`` and ``run``: long work, on machines without a GPU."""
+
+import json
+import sys
+
+import pytest
+
+from attngen.bench.run import Bench
+from attngen.cli import bench as bench_command
+from attngen.database import open_database
+from attngen.report.layers import counted
+from attngen.target import get_target
+from attngen.tuner.bench import Timing
+from attngen.verify.finding import Finding
+
+
+def finding(**changes):
+    values = {"kind": "attention", "case": "1 x 8 x 8", "config": "portable 64x32", "error": 0.5, "allowed": 1.0}
+    return Finding(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "words"),
+    [
+        ([finding()], 0, "none wrong"),
+        ([finding(), finding(status="failed", fault="NaN")], 1, "failed: attention, 1 x 8 x 8, portable 64x32: NaN"),
+        ([finding(), finding(status="skipped", fault="too big")], 0, "skipped: attention"),
+        ([finding(status="skipped", fault="too big")], 1, "too big"),
+    ],
+)
+def test_verify_says_what_was_found(attngen, tiny, monkeypatch, found, status, words):
+    monkeypatch.setattr("attngen.verify.interpreted.verify_interpreted", lambda *a, **k: iter(found))
+    result = attngen("verify", tiny)
+    assert result.exit_code == status and words in result.stdout and result.stderr == ""
+    values = json.loads(attngen("verify", tiny, "--json").stdout)
+    assert values["ok"] == (status == 0) and len(values["findings"]) == len(found)
+
+
+def test_tune_by_the_cost_model(attngen, tiny):
+    result = attngen("tune", tiny, "--trials", 2, "--workers", 1, "--seq", 256, "--target", "a100")
+    assert result.exit_code == 0, result.stderr
+    assert "tuned for a100, by the cost model" in result.stdout and "64 x 256 x 256" in result.stdout
+    values = json.loads(attngen("tune", tiny, "--trials", 2, "--seq", 256, "--target", "a100", "--json").stdout)
+    assert values[0]["known"] == 2 and values[0]["tried"] == 0 and values[0]["ms"] > 0
+    shown = json.loads(attngen("show", tiny, "--target", "a100", "--json").stdout)
+    assert [row["source"] for row in shown["tunings"]] == ["model"]
+
+
+class Turns:
+    def race(self, calls):
+        return [Timing(1.0 + n, 0.1, 30) for n in range(len(calls))]
+
+
+@pytest.fixture
+def cpu_bench(monkeypatch):
+    """Measures on the CPU, where ours is the reference."""
+    bench = Bench(get_target("h100"), Turns(), device="cpu", db=open_database())
+    monkeypatch.setattr(bench_command, "gpu_bench", lambda db: (bench, "a CPU"))
+
+
+def test_bench_needs_a_gpu(attngen, tiny, monkeypatch):
+    monkeypatch.setattr("attngen.target.detect", lambda *_: None)
+    result = attngen("bench", tiny)
+    assert result.exit_code == 2 and result.stdout == "" and "this machine has none" in result.stderr
+
+
+def test_bench(attngen, tiny, cpu_bench, tmp_path):
+    result = attngen("bench", tiny, "--seq", 16, "--batch", 2, "--against", "sdpa,fa3", "--json", "out/r.json")
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.stdout.split())
+    assert "attention B2 S16: batch 2, 16 x 16" in text and "attngen 1.00 ms 0.1 ms" in text.replace("0.100", "0.1")
+    assert "SDPA has no window" in text
+    values = json.loads((tmp_path / "out" / "r.json").read_text())
+    assert values["device"] == "a CPU" and values["rows"][0]["system"] == "attngen"
+    if "flash_attn_interface" not in sys.modules:
+        assert any("FA3 is left out" in note for note in values.get("notes", ["FA3 is left out"]))
+
+
+def test_bench_as_json(attngen, tiny, cpu_bench):
+    result = attngen("bench", tiny, "--seq", 16, "--batch", 1, "--against", "none", "--json", "-")
+    assert [row["system"] for row in json.loads(result.stdout)["rows"]] == ["attngen"]
+
+
+def test_bench_fails_when_ours_does(attngen, tiny, cpu_bench, monkeypatch):
+    def wrong(*arguments):
+        raise AssertionError("off by one")
+
+    monkeypatch.setattr("attngen.bench.run._ours", wrong)
+    result = attngen("bench", tiny, "--seq", 16, "--against", "none")
+    assert result.exit_code == 1 and "off by one" in result.stdout
+
+
+def test_run_is_the_whole_job(attngen, tiny, tmp_path):
+    result = attngen("run", tiny, "--trials", 2, "--seq", 256, "--out", "out/kernels")
+    assert result.exit_code == 0, result.output
+    text = result.stdout
+    for title in ("1. generate", "2. verify: in the interpreter", "3. tune: by the cost model", "4. show"):
+        assert title in text
+    assert "none wrong" in text and "tiny is done, in " in text and "attn = attngen.load(" in text
+    assert (tmp_path / "out" / "kernels" / "__init__.py").is_file()
+
+
+def test_run_stops_where_verification_fails(attngen, tiny, monkeypatch):
+    wrong = [finding(status="failed", fault="NaN")]
+    monkeypatch.setattr("attngen.verify.interpreted.verify_interpreted", lambda *a, **k: iter(wrong))
+    result = attngen("run", tiny, "--trials", 1)
+    assert result.exit_code == 1 and "NaN" in result.stdout
+    assert "3. tune" not in result.stdout and "is done" not in result.stdout
+    values = json.loads(attngen("run", tiny, "--trials", 1, "--json").stdout)
+    assert values["ok"] is False and values["tunings"] == [] and values["kernels"][0]["registers"] > 0
+
+
+def test_counting():
+    assert (counted(1, "file"), counted(0, "file"), counted(2, "file")) == ("1 file", "0 files", "2 files")
