@@ -28,7 +28,7 @@ def exactness(a: Problem, b: Problem) -> tuple[float, float]:
 
 
 def gpu_distance(target: Target, name: str) -> float:
-    """How unlike the GPU called ``name`` is; infinite for another maker's, and for one of which only the name is known."""
+    """How unlike the GPU called ``name`` is; infinite for another maker's, and where only a name is known."""
     if name == target.name:
         return 0.0
     other = TARGETS.get(name)
