@@ -64,10 +64,10 @@ def _environment() -> jinja2.Environment:
 
 @lru_cache(maxsize=1)
 def template_digest() -> str:
-    """Changes whenever a template does: a tuning made with other templates is worth less."""
+    """Changes whenever a kernel's template does: a tuning made with other templates is worth less."""
     folder = resource_dir("templates")
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.j2")):
+    for path in sorted([*folder.glob("*.j2"), *folder.glob("parts/*.j2")]):
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
