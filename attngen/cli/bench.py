@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from attngen.cli.options import (
+    USUAL_SEQ,
+    Positive,
     batch_option,
     chosen_kinds,
     db_option,
@@ -16,7 +18,7 @@ from attngen.cli.options import (
     quiet_option,
     seqs_option,
 )
-from attngen.cli.output import console, print_json, say, table, watched
+from attngen.cli.output import console, print_json, print_table, say, watched
 from attngen.errors import UsageError
 from attngen.report.quantities import digits, duration
 from attngen.spec import Spec, load_spec
@@ -41,11 +43,9 @@ STDOUT = "-"
     help="Systems to measure beside: sdpa, cudnn, fa2, flex, fa3; or none.",
 )
 @click.option("--host", is_flag=True, help="Also what a call costs the host, and how long a first call takes.")
-@click.option(
-    "--tune", "minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Tune first, M minutes in all."
-)
+@click.option("--tune", "minutes", type=Positive(), metavar="M", help="Tune first, M minutes in all.")
 @kind_option
-@seqs_option
+@seqs_option(f"{USUAL_SEQ}, or those of the suite")
 @batch_option
 @db_option
 @click.option(
@@ -122,10 +122,9 @@ def _cases(
     spec: Spec | None, suite: str | None, kind: str | None, seqs: tuple[int, ...], batch: int | None
 ) -> list[BenchCase]:
     from attngen.bench.cases import spec_cases, suite_cases
-    from attngen.cli.tune import SEQ
 
     if spec is not None:
-        sizes = [(default_batch(seq, batch), seq) for seq in seqs or (SEQ,)]
+        sizes = [(default_batch(seq, batch), seq) for seq in seqs or (USUAL_SEQ,)]
         return spec_cases(spec, chosen_kinds(spec, kind), sizes)
     if kind is not None:
         raise UsageError("--kind is for a SPEC; a suite has kinds of its own")
@@ -189,7 +188,7 @@ def print_case(case: BenchCase, rows: list[Row]) -> None:
         for row in rows
     ]
     say(f"{case.name}: batch {case.batch}, {case.seq} x {case.seq}", "bold")
-    console().print(table(columns, lines, right=columns[1:7]))
+    print_table(columns, lines, right=columns[1:7], wide=[""])
     say()
 
 
@@ -219,5 +218,5 @@ def _print_host(rows: list[HostRow]) -> None:
         ]
         for row in rows
     ]
-    console().print(table(columns, lines, right=columns[1:4]))
+    print_table(columns, lines, right=columns[1:4], wide=[""])
     say()

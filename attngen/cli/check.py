@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from attngen.cli.options import json_option, spec_argument
-from attngen.cli.output import console, print_json, say, table
+from attngen.cli.output import print_json, print_table, say
 from attngen.errors import NotGeneratedError
 from attngen.report import layers
 from attngen.spec import Kind, Spec, load_spec
@@ -58,7 +58,7 @@ def print_spec(spec: Spec) -> None:
         "heads",
         "head_dim",
         "dtype",
-        "given at call time",
+        "arguments",
     ]
     rows = [
         [
@@ -76,6 +76,6 @@ def print_spec(spec: Spec) -> None:
     ]
     used = [n for n in range(len(columns)) if any(row[n] for row in rows)]
     columns, rows = [columns[n] for n in used], [[row[n] for n in used] for row in rows]
-    console().print(table(columns, rows, right=["heads", "head_dim"]))
+    print_table(columns, rows, right=["heads", "head_dim"], wide=["layers", columns[2], "scores", "arguments"])
     if external := layers.external_layers(spec):
         say(f"layers {layers.compressed(external)} are not attention: nothing is generated for them")

@@ -18,7 +18,7 @@ from attngen.cli.options import (
     spec_argument,
     target_option,
 )
-from attngen.cli.output import console, print_json, say, table
+from attngen.cli.output import console, print_json, print_table, say
 from attngen.report import layers
 from attngen.report.decided import decided, telling_length
 from attngen.report.quantities import duration, quantity, share
@@ -31,7 +31,7 @@ LINES = 20  # of a picture
 @click.command("explain")
 @spec_argument
 @kind_option
-@seq_option
+@seq_option("long enough to show every window")
 @batch_option
 @target_option
 @click.option("--png", type=click.Path(dir_okay=False), metavar="FILE", help="Draw the masks into FILE.")
@@ -112,7 +112,7 @@ def _print_work(plan: Any, batch: int, seq: int, target: Target) -> None:
         for name, ms in work.limits.items()
     ]
     columns = ["what", "amount", f"{target.name} does", "at least", ""]
-    console().print(table(columns, rows, right=columns[1:4]))
+    print_table(columns, rows, right=columns[1:4])
 
 
 def _values(spec: Spec, kind: Kind, batch: int, seq: int, target: Target) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 FALLBACK_TARGET = "h100"  # where this machine has no GPU
 MAX_SEQ = 1 << 24
 MAX_BATCH = 1 << 16
+USUAL_SEQ = 8192  # of a problem that is tuned or measured, where nobody says otherwise
 TOKENS = 16384  # of a batch, where nobody says otherwise
 GPU_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
 
@@ -49,10 +51,33 @@ class Whole(click.ParamType):
         return number
 
 
-seq_option = click.option("--seq", type=Whole(1, MAX_SEQ), metavar="N", help="Length: N queries over N keys.")
-seqs_option = click.option(
-    "--seq", "seqs", type=Whole(1, MAX_SEQ), multiple=True, metavar="N", help="Length; may be given several times."
-)
+class Positive(click.ParamType):
+    """A finite number above zero."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = 0.0
+        if not 0 < number < math.inf:
+            self.fail(f"{value} is not a number above 0", param, ctx)
+        return number
+
+
+def seq_option(default: str) -> Callable[[F], F]:
+    """``--seq N``, with what is taken where nobody says."""
+    text = f"Length: N queries over N keys. [{default}]"
+    return click.option("--seq", type=Whole(1, MAX_SEQ), metavar="N", help=text)
+
+
+def seqs_option(default: str) -> Callable[[F], F]:
+    """``--seq N``, as often as there are lengths."""
+    text = f"Length, N queries over N keys; may be given several times. [{default}]"
+    return click.option("--seq", "seqs", type=Whole(1, MAX_SEQ), multiple=True, metavar="N", help=text)
+
+
 batch_option = click.option(
     "--batch", type=Whole(1, MAX_BATCH), metavar="B", help=f"Sequences in a batch. [as many as make {TOKENS} tokens]"
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 PIPED_WIDTH = 160  # columns where nobody's terminal says
+UNLIMITED = 10_000
 
 
 def console(stderr: bool = False) -> Console:
@@ -37,13 +38,32 @@ def print_json(value: Any) -> None:
     print(json.dumps(_plain(value), indent=2, allow_nan=False))
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]], right: Sequence[str] = ()) -> Table:
-    """A plain table: a rule under its head; the columns in ``right`` are numbers."""
-    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for name in columns:
-        out.add_column(name, justify="right" if name in right else "left", no_wrap=name in right)
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = (), wide: Sequence[str] = ()
+) -> None:
+    """A plain table on stdout. Columns in ``right`` are numbers; where the terminal is too narrow for all, those in
+    ``wide`` follow beneath, a paragraph for each row, named by what stands left of them."""
+    out = console()
+    whole = _table(columns, rows, right)
+    natural = out.measure(whole, options=out.options.update(max_width=UNLIMITED)).maximum
+    if natural <= out.width or not wide:
+        out.print(whole)
+        return
+    narrow = [n for n, name in enumerate(columns) if name not in wide]
+    out.print(_table([columns[n] for n in narrow], [[row[n] for n in narrow] for row in rows], right))
+    first = next(n for n, name in enumerate(columns) if name in wide or name in right)
     for row in rows:
-        out.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+        cells = [f"{name} {cell}".strip() for name, cell in zip(columns, row, strict=True) if name in wide and cell]
+        out.print(Text(f"{' '.join(row[:first])}: {'; '.join(cells)}"))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str]) -> Table:
+    """A rule under the head, and nothing else but space."""
+    out = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True, header_style="bold")
+    for name in columns:
+        out.add_column(Text(name), justify="right" if name in right else "left", no_wrap=True)
+    for row in rows:
+        out.add_row(*(Text(cell) for cell in row))
     return out
 
 

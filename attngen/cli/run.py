@@ -12,6 +12,8 @@ import click
 from attngen.cli.check import print_spec
 from attngen.cli.generate import write
 from attngen.cli.options import (
+    USUAL_SEQ,
+    Positive,
     Whole,
     batch_option,
     db_option,
@@ -24,9 +26,9 @@ from attngen.cli.options import (
     spec_argument,
     target_option,
 )
-from attngen.cli.output import console, print_json, say, table, watched
+from attngen.cli.output import print_json, print_table, say, watched
 from attngen.cli.show import print_tunings
-from attngen.cli.tune import SEQ, search
+from attngen.cli.tune import search
 from attngen.cli.verify import findings, passed, print_findings, watch
 from attngen.report.configs import brief
 from attngen.report.layers import counted
@@ -68,9 +70,14 @@ class Job:
 @click.command("run")
 @spec_argument
 @click.option("--out", metavar="DIR", help=f"Folder of the generated package. [{FOLDER}/ and the spec's name]")
-@click.option("--trials", type=Whole(1, 1 << 20), metavar="N", help="Configs to try of each kind.")
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Time for tuning, in all.")
-@seq_option
+@click.option(
+    "--trials",
+    type=Whole(1, 1 << 20),
+    metavar="N",
+    help=f"Configs to know of each kind. [{MODEL_TRIALS} without a GPU]",
+)
+@click.option("--minutes", type=Positive(), metavar="M", help=f"Time for tuning, in all. [{GPU_MINUTES:g} on a GPU]")
+@seq_option(str(USUAL_SEQ))
 @batch_option
 @target_option
 @db_option
@@ -107,8 +114,8 @@ def command(
         on_gpu=here is not None and here.name == gpu.name,
         db_url=db,
         out=out or f"{FOLDER}/{package_name(spec)}",
-        batch=default_batch(seq or SEQ, batch),
-        seq=seq or SEQ,
+        batch=default_batch(seq or USUAL_SEQ, batch),
+        seq=seq or USUAL_SEQ,
         show=watched(quiet),
         speak=not as_json,
     )
@@ -181,7 +188,7 @@ def _generate(job: Job) -> None:
             ]
             for k in job.kernels
         ]
-        console().print(table(columns, rows, right=columns[1:5]))
+        print_table(columns, rows, right=columns[1:5], wide=["config"])
 
 
 def _verify(job: Job) -> bool:

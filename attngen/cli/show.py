@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from attngen.cli.options import db_option, json_option, resolve_target, target_option
-from attngen.cli.output import console, print_json, say, table
+from attngen.cli.output import print_json, print_table, say
 from attngen.report.configs import brief
 from attngen.report.quantities import digits, duration
 from attngen.spec import Spec, load_spec
@@ -63,7 +63,7 @@ def print_tunings(rows: list[Tuning], target: Target, one_spec: bool) -> None:
     columns = [
         "spec",
         "kind",
-        "batch x queries x keys",
+        "B x Sq x Sk",
         "time",
         "spread",
         "TFLOP/s",
@@ -92,7 +92,7 @@ def print_tunings(rows: list[Tuning], target: Target, one_spec: bool) -> None:
     used = [n for n in range(len(columns)) if any(line[n] for line in lines)]
     columns, lines = [columns[n] for n in used], [[line[n] for n in used] for line in lines]
     say(f"tuned for {target.name}", "bold")
-    console().print(table(columns, lines, right=["time", "spread", "TFLOP/s", "GB/s", "roofline"]))
+    print_table(columns, lines, right=["time", "spread", "TFLOP/s", "GB/s", "roofline"], wide=["from", "config"])
 
 
 def _trials(database: Database, target: Target, spec: Spec | None) -> list:
@@ -101,7 +101,7 @@ def _trials(database: Database, target: Target, spec: Spec | None) -> list:
 
 
 def _print_trials(tried: list) -> None:
-    columns = ["kind", "batch x queries x keys", "status", "time", "registers", "spills", "shared", "config", "error"]
+    columns = ["kind", "B x Sq x Sk", "status", "time", "registers", "spills", "shared", "config", "error"]
     rows = [
         [
             trial.kind,
@@ -114,4 +114,4 @@ def _print_trials(tried: list) -> None:
         ]
         for trial in tried
     ]
-    console().print(table(columns, rows, right=["time", "registers", "spills", "shared"]))
+    print_table(columns, rows, right=["time", "registers", "spills", "shared"], wide=["config", "error"])

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from attngen.cli.options import (
+    USUAL_SEQ,
+    Positive,
     Whole,
     batch_option,
     chosen_kinds,
@@ -22,7 +24,7 @@ from attngen.cli.options import (
     spec_argument,
     target_option,
 )
-from attngen.cli.output import console, print_json, say, table, watched
+from attngen.cli.output import console, print_json, print_table, say, watched
 from attngen.report.configs import brief
 from attngen.report.quantities import digits, duration
 from attngen.spec import Kind, Spec, load_spec
@@ -32,20 +34,21 @@ if TYPE_CHECKING:
     from attngen.database import Database
     from attngen.tuner import TuningResult
 
-SEQ = 8192  # where nobody says otherwise
-
 
 @click.command("tune")
 @spec_argument
 @target_option
-@click.option("--trials", type=Whole(1, 1 << 20), metavar="N", help="Configs to know of each kind and length. [100]")
 @click.option(
-    "--minutes", type=click.FloatRange(0, min_open=True), metavar="M", help="Time in all; whichever is first."
+    "--trials",
+    type=Whole(1, 1 << 20),
+    metavar="N",
+    help="Configs to know of each kind and length. [100, or as many as --minutes allow]",
 )
+@click.option("--minutes", type=Positive(), metavar="M", help="Time in all; with --trials, whichever ends first.")
 @click.option("--sweep", is_flag=True, help="Try every config that could work, for comparison.")
 @click.option("--workers", type=Whole(1, 256), metavar="N", help="Processes that compile. [a core each]")
 @kind_option
-@seqs_option
+@seqs_option(str(USUAL_SEQ))
 @batch_option
 @db_option
 @json_option
@@ -72,7 +75,9 @@ def command(
 
     spec = load_spec(path)
     gpu = resolve_target(target)
-    problems = [(one, default_batch(seq, batch), seq) for one in chosen_kinds(spec, kind) for seq in seqs or (SEQ,)]
+    problems = [
+        (one, default_batch(seq, batch), seq) for one in chosen_kinds(spec, kind) for seq in seqs or (USUAL_SEQ,)
+    ]
     results = search(
         spec,
         problems,
@@ -139,7 +144,7 @@ def search(
 
 def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> None:
     """A line for each problem: how long the best config takes, and how much that is better than the default's."""
-    columns = ["kind", "batch x queries x keys", "time", "default", "gain", "tried", "known", "of", "failed", "config"]
+    columns = ["kind", "B x Sq x Sk", "time", "default", "gain", "tried", "known", "of", "failed", "config"]
     rows = []
     for kind, result in results:
         p = result.problem
@@ -159,7 +164,7 @@ def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> N
         )
     measured = all(result.source == "measured" for _, result in results)
     say(f"tuned for {target.name}, {'measured on it' if measured else 'by the cost model'}", "bold")
-    console().print(table(columns, rows, right=columns[2:8]))
+    print_table(columns, rows, right=columns[2:8], wide=["failed", "config"])
 
 
 def result_values(kind: Kind, result: TuningResult) -> dict:
