@@ -10,18 +10,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import torch
 
-from attngen.bench.peers import Call, Peer, Unsupported, reset
+from attngen.bench.peers import Call, Peer, reset
 from attngen.bench.results import HostRow
-from attngen.bench.run import OURS, Bench
-from attngen.errors import one_line
+from attngen.bench.run import OURS, Bench, prepared
 from attngen.inputs import make_inputs
 from attngen.op import KindOp
 from attngen.spec import Spec, dump_spec, parse_spec
-from attngen.spec.model import Kind
 
 SPEC = "{name: host, heads: 8, head_dim: 64, causal: true, dtype: bfloat16}"
 BATCH, SEQ = 1, 128  # so small that the host is what takes time
@@ -34,31 +32,16 @@ def measure_host(bench: Bench, peers: Sequence[Peer]) -> list[HostRow]:
     spec = parse_spec(SPEC)
     kind = spec.kinds[0]
     inputs = make_inputs(kind, BATCH, SEQ, SEQ, device=bench.device)
-    reset()
-    rows: dict[str, HostRow] = {}
-    calls: dict[str, Call] = {}
-    with torch.no_grad():
-        for name, make in _makers(bench, spec, kind, inputs, peers):
-            try:
-                calls[name] = make()
-                calls[name]()
-            except Unsupported as reason:
-                rows[name] = HostRow(name, None, note=str(reason))
-            except Exception as error:
-                calls.pop(name, None)
-                rows[name] = HostRow(name, None, note=one_line(f"{type(error).__name__}: {error}")[:200])
-        times = _in_turns(calls, bench.device)
-    for name, samples in times.items():
-        rows[name] = HostRow(name, round(statistics.median(samples), 2))
-    return [rows[name] for name, _ in _makers(bench, spec, kind, inputs, peers)]
-
-
-def _makers(
-    bench: Bench, spec: Spec, kind: Kind, inputs: dict[str, Any], peers: Sequence[Peer]
-) -> list[tuple[str, Callable[[], Call]]]:
     op = KindOp(spec.name, kind, bench.db)
-    ours: tuple[str, Callable[[], Call]] = (OURS, lambda: lambda: op(**inputs))
-    return [ours, *((peer.name, lambda peer=peer: peer.make(kind, inputs)) for peer in peers)]  # type: ignore[misc]
+    makers: dict[str, Callable[[], Call]] = {OURS: lambda: lambda: op(**inputs)}
+    makers |= {peer.name: partial(peer.make, kind, inputs) for peer in peers}
+    reset()
+    with torch.no_grad():
+        calls, reasons = prepared(makers)
+        times = _in_turns(calls, bench.device)
+    rows = {name: HostRow(name, None, note=reason) for name, reason in reasons.items()}
+    rows |= {name: HostRow(name, round(statistics.median(samples), 2)) for name, samples in times.items()}
+    return [rows[name] for name in makers]
 
 
 def _in_turns(calls: dict[str, Call], device: str) -> dict[str, list[float]]:

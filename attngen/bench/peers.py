@@ -113,8 +113,8 @@ def chosen(names: str) -> list[Peer]:
     return list(dict.fromkeys(peers))
 
 
-def left_out(peer: Peer, kind: Kind) -> str:
-    """What of a kind a peer computes without, for the row's note."""
+def left_out(kind: Kind) -> str:
+    """What of a kind the peers compute without, for a row's note."""
     return "without the sink" if kind.sink else ""
 
 

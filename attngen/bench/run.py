@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -51,7 +52,8 @@ def measure(bench: Bench, cases: Sequence[BenchCase], peers: Sequence[Peer]) -> 
         plan = plan_forward(case.kind)
         work = work_of(plan, case.batch, case.seq, case.seq, bench.target)
         with torch.no_grad():
-            yield _measure_case(bench, case, peers, work)
+            rows = _measure_case(bench, case, peers, work)
+        yield rows
         if bench.device == "cuda":
             torch.cuda.empty_cache()
 
@@ -59,26 +61,31 @@ def measure(bench: Bench, cases: Sequence[BenchCase], peers: Sequence[Peer]) -> 
 def _measure_case(bench: Bench, case: BenchCase, peers: Sequence[Peer], work: Work) -> list[Row]:
     problem = Problem("forward", case.kind.digest(), case.batch, case.seq, case.seq)
     checks = Checks(case.kind, problem, bench.device)
+    makers: dict[str, Callable[[], Call]] = {OURS: partial(_ours, bench, case, checks)}
+    makers |= {peer.name: partial(peer.make, case.kind, checks.inputs) for peer in peers}
     reset()
-    ready: dict[str, tuple[Call, str]] = {}
-    rows: dict[str, Row] = {}
-    makers: list[tuple[str, Callable[[], Call], str]] = [(OURS, lambda: _ours(bench, case, checks), "")]
-    makers += [(p.name, lambda p=p: p.make(case.kind, checks.inputs), left_out(p, case.kind)) for p in peers]  # type: ignore[misc]
-    for name, make, note in makers:
+    calls, reasons = prepared(makers)
+    rows = {name: Row(case.suite, case.name, name, None, note=reason) for name, reason in reasons.items()}
+    timings = bench.timer.race(list(calls.values()))
+    for name, timing in zip(calls, timings, strict=True):
+        rows[name] = _row(case, name, timing, work, "" if name == OURS else left_out(case.kind))
+    return [rows[name] for name in makers]
+
+
+def prepared(makers: Mapping[str, Callable[[], Call]]) -> tuple[dict[str, Call], dict[str, str]]:
+    """The calls that work, each called once, and why the others do not: a peer's failure does not end the run."""
+    calls: dict[str, Call] = {}
+    reasons: dict[str, str] = {}
+    for name, make in makers.items():
         try:
             call = make()
             call()
-            ready[name] = (call, note)
+            calls[name] = call
         except Unsupported as reason:
-            rows[name] = Row(case.suite, case.name, name, None, note=str(reason))
-        except Exception as error:  # a peer's failure is a row, not the end of the run
-            rows[name] = Row(
-                case.suite, case.name, name, None, note=one_line(f"{type(error).__name__}: {error}")[:MOST_TEXT]
-            )
-    timings = bench.timer.race([call for call, _ in ready.values()])
-    for (name, (_, note)), timing in zip(ready.items(), timings, strict=True):
-        rows[name] = _row(case, name, timing, work, note)
-    return [rows[name] for name, _, _ in makers]
+            reasons[name] = str(reason)
+        except Exception as error:
+            reasons[name] = one_line(f"{type(error).__name__}: {error}")[:MOST_TEXT]
+    return calls, reasons
 
 
 def _ours(bench: Bench, case: BenchCase, checks: Checks) -> Call:

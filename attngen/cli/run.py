@@ -250,12 +250,10 @@ def _conclude(job: Job) -> None:
         say(f"speed     {row.kind}: {duration(row.best.median_ms)} at {size}{share}{modelled}")
     say(f"tunings   {_database(job).url.render_as_string()}")
     if not job.on_gpu:
-        say(f"next      'attngen tune {job.path}' on the GPU itself measures; then, in Python")
-    else:
-        say("next      in Python")
-    say("            import attngen")
-    say(f"            attn = attngen.load({job.path!r})")
-    say("            out = attn(q, k, v, layer=0)")
+        say(f"next      on the GPU itself, 'attngen tune {job.path}' measures")
+    say("Python    import attngen")
+    say(f"          attn = attngen.load({job.path!r})")
+    say("          out = attn(q, k, v, layer=0)")
 
 
 def _values(job: Job, ok: bool) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from attngen.report.decided import reach
 from attngen.spec.model import Kind, Window
 
 INTERPRETED_REACH = 100  # windows and chunks are cut to this many keys where every element costs microseconds
-INTERPRETED_KV_HEADS = 1
+INTERPRETED_KV_HEADS = 2
 
 
 @dataclass(frozen=True)

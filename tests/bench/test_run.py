@@ -70,7 +70,7 @@ def test_peers_say_what_they_lack():
         PEERS["sdpa"].make(kind, {})
     sink = parse_spec("{heads: 2, head_dim: 64, causal: true, sink: learned}").kinds[0]
     peers.refuse(sink, {"causal", "sink"}, "x")
-    assert peers.left_out(PEERS["fa3"], sink) == "without the sink"
+    assert peers.left_out(sink) == "without the sink"
 
 
 def test_choosing_peers():
