@@ -113,11 +113,8 @@ def _preferences(plan: ForwardPlan, target: Target) -> list[Config]:
     loads = "descriptor" if _has_tma(target) and _plain_widths(plan) else "pointer"
     small = plan.span is not None and sum(plan.span) <= SMALL_WINDOW // 2
     preferences = []
-    if small and plan.kind.heads.group > 1:
-        registers = 168 if target.backend == "cuda" else None
-        preferences.append(
-            _preference(64, 64, 4, 1, schedule="window", loads=loads, SPLIT_MASKS=False, maxnreg=registers)
-        )
+    if small and plan.kind.heads.group > 1 and (_has_tma(target) or target.backend == "hip"):
+        preferences.append(_preference(64, 64, 4, 1, schedule="window", loads=loads, SPLIT_MASKS=False))
     if small:
         preferences.append(_preference(64, 64, 4, 1 if loads == "descriptor" else 2, loads=loads, SPLIT_MASKS=False))
     if target.backend == "hip":
@@ -128,11 +125,22 @@ def _preferences(plan: ForwardPlan, target: Target) -> list[Config]:
         if width <= 128:
             preferences.append(_preference(64, 64, 4, 3, loads=loads))
         return [*preferences, _preference(64, 64, 4, 2, loads=loads), _preference(64, 32, 4, 2, loads=loads)]
-    return [*preferences, _preference(64, 64, 4, 2), _preference(64, 32, 4, 2), _preference(64, 16, 4, 1)]
+    if width <= 64:
+        preferences.append(_preference(64, 64, 4, 2))
+    elif width <= 128:
+        preferences.append(_preference(128, 64, 8, 2))
+    else:
+        preferences += [_preference(64, 64, 8, 2), _preference(64, 32, 8, 2)]
+    return [*preferences, _preference(64, 32, 4, 2), _preference(64, 16, 4, 2)]
 
 
 def _has_tma(target: Target) -> bool:
     return target.backend == "cuda" and int(target.arch) >= 90 and int(target.arch) != 120
+
+
+def _splits_keys(target: Target) -> bool:
+    """Whether warps share the keys of a tile too, for want of rows: so mma.sync does, before and beside wgmma."""
+    return target.backend == "cuda" and not _has_tma(target)
 
 
 def _plain_widths(plan: ForwardPlan) -> bool:
@@ -148,8 +156,8 @@ def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem |
     if full_precision:
         if block_m * block_n < 32 * warps * 2:
             return "tile smaller than its warps"
-    elif block_m < 16 * warps:
-        return f"{warps} warps need at least {16 * warps} rows of 16 each"
+    elif block_m < (rows := 8 if _splits_keys(target) else 16) * warps:
+        return f"{warps} warps need at least {rows * warps} rows of {rows} each"
     if block_m > 64 * warps:
         return f"{warps} warps for {block_m} rows leave no registers"
     width = sum(c.width for c in plan.v_chunks)

@@ -14,7 +14,7 @@ from attngen.plan.forward import LN2, LOG2E, ForwardPlan
 from attngen.plan.keys import Bound, Dilation, FloorDiv, I, Interval, Term
 from attngen.plan.space import window_tiles
 from attngen.source import elements, scalars
-from attngen.source.text import call
+from attngen.source.text import call, conjunction
 from attngen.spec.describe import describe_kind
 from attngen.spec.nodes import Name, Node, walk
 
@@ -71,7 +71,6 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
         "parameters": _parameters(plan, config),
         "constexprs": () if window else ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
-        "argument_names": {argument.name for argument in plan.arguments},
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
         "row_bounds": row_bounds,
@@ -85,7 +84,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "tile_call": _tile_call(plan, config, row_bounds, nodes, state),
         "loops": _loops(plan, bool(config.get("SPLIT_MASKS", True))),
     }
-    context["positions"] = _positions_used(context, window)
+    context["symbols"] = _symbols_used(context, window)
     if window:
         count = window_tiles(plan, int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0))
         context["resident"] = count
@@ -93,8 +92,8 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
     return context
 
 
-def _positions_used(context: dict[str, Any], window: bool) -> set[str]:
-    """Which of i, i_first and i_last the kernel's text refers to."""
+def _symbols_used(context: dict[str, Any], window: bool) -> set[str]:
+    """Which of i, i_first, i_last and prefix the kernel's text refers to."""
     texts = [bound.value for bound in context["row_bounds"]] + context["tile_call"]
     for loop in context["loops"]:
         texts.append(loop.outer_first)
@@ -102,7 +101,8 @@ def _positions_used(context: dict[str, Any], window: bool) -> set[str]:
             texts.append(loop.outer_end)
         if not window and not loop.masked_only:
             texts += [loop.inner_first if loop.left_edge else "", loop.inner_end]
-    return {name for name in ("i", "i_first", "i_last") if any(re.search(rf"\b{name}\b", text) for text in texts)}
+    names = ("i", "i_first", "i_last", "prefix")
+    return {name for name in names if any(re.search(rf"\b{name}\b", text) for text in texts)}
 
 
 def _resident_call(names: list[str], tile: int) -> list[str]:
@@ -149,17 +149,14 @@ def _row_bounds(terms: tuple[Term, ...]) -> tuple[list[Assignment], list[list[st
 def _visible_lines(terms: tuple[Term, ...], visible: list[list[str]], packed: bool, indent: int) -> list[str]:
     """The elementwise mask: the reads its tests need, then one condition a term, united."""
     reads = elements.Reads()
-    conditions = []
-    for term, tests in zip(terms, visible, strict=True):
+    united = []
+    for n, (term, tests) in enumerate(zip(terms, visible, strict=True)):
         for test in term.residual:
             if isinstance(test, Dilation):
                 tests = [*tests, f"((i[:, None] - j[None, :]) % {test.step} == 0)"]
             else:
                 tests = [*tests, f"({elements.write(test, _names(packed), reads)})"]
-        text = " & ".join(tests)
-        conditions.append(text[1:-1] if len(tests) == 1 else text)
-    pad = " " * indent
-    united = [f"{pad}visible {'|' if n else ''}= {condition}" for n, condition in enumerate(conditions)]
+        united.append(conjunction("visible", "|=" if n else "=", tests, indent))
     return _read_lines(reads, indent) + united
 
 

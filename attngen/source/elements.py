@@ -90,7 +90,7 @@ class _Writer:
             case Number(value=value):
                 return _number(value)
             case Boolean(value=value):
-                return f"(j[None, :] {'>=' if value else '<'} 0)", _ATOM
+                return f"j[None, :] {'>=' if value else '<'} 0", _COMPARE
             case Name(id=name):
                 return self.names[name], _ATOM
             case Scalar(id=name):

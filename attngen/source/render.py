@@ -12,7 +12,7 @@ from attngen.config import Config
 from attngen.plan.forward import ForwardPlan
 from attngen.resources import resource_dir
 from attngen.source.context import forward_context
-from attngen.source.text import call, fold, tidy
+from attngen.source.text import assignment, call, fold, tidy
 
 TEMPLATES = {"portable": "forward_portable.py.j2", "window": "forward_window.py.j2"}
 
@@ -58,6 +58,7 @@ def _environment() -> jinja2.Environment:
         autoescape=False,
     )
     environment.globals["call"] = call
+    environment.globals["assignment"] = assignment
     environment.globals["fold"] = fold
     return environment
 

@@ -20,6 +20,50 @@ def call(function: str, arguments: Sequence[str], indent: int, suffix: str = "")
     return f"{pad}{function}(\n{lines}{pad}){suffix}"
 
 
+def assignment(name: str, value: str, indent: int) -> str:
+    """``name = value``, its calls broken over lines where a formatter would."""
+    return "\n".join(_broken(f"{name} = ", value, "", indent))
+
+
+def _broken(before: str, value: str, after: str, indent: int) -> list[str]:
+    """The lines of ``value``; what is no call stays on one, however long."""
+    pad, inner = " " * indent, " " * (indent + 4)
+    function, arguments = _call_parts(value)
+    if len(line := pad + before + value + after) <= LINE_LENGTH or not arguments:
+        return [line]
+    if len(flat := inner + ", ".join(arguments)) <= LINE_LENGTH:
+        return [f"{pad}{before}{function}(", flat, f"{pad}){after}"]
+    lines = [line for argument in arguments for line in _broken("", argument, ",", indent + 4)]
+    return [f"{pad}{before}{function}(", *lines, f"{pad}){after}"]
+
+
+def _call_parts(text: str) -> tuple[str, list[str]]:
+    """The function and the arguments of ``f(a, b)``; no arguments for what is not one call."""
+    head, opened, rest = text.partition("(")
+    if not opened or not re.fullmatch(r"[\w.]+", head):
+        return text, []
+    arguments, depth = [""], 0
+    for position, character in enumerate(rest):
+        depth += (character in "([") - (character in ")]")
+        if depth < 0:
+            return (head, arguments) if position == len(rest) - 1 else (text, [])
+        if character == "," and depth == 0:
+            arguments.append("")
+        else:
+            arguments[-1] += character if arguments[-1] or character != " " else ""
+    return text, []
+
+
+def conjunction(name: str, sign: str, tests: Sequence[str], indent: int) -> str:
+    """``name = a & b``, or ``name |= a & b``: a test a line where one line is too long."""
+    pad = " " * indent
+    bare = tests[0][1:-1] if len(tests) == 1 else " & ".join(tests)
+    if len(line := f"{pad}{name} {sign} {bare}") <= LINE_LENGTH or len(tests) == 1:
+        return line
+    joint = " & " if indent + 4 + len(bare) <= LINE_LENGTH else f"\n{pad}    & "
+    return f"{pad}{name} {sign} (\n{pad}    {joint.join(tests)}\n{pad})"
+
+
 def fold(function: str, prefix: str, count: int) -> str:
     """``f(f(x_0, x_1), x_2)``: a function of two over ``count`` names."""
     text = f"{prefix}0"

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import ast
+import textwrap
 from typing import Any
 
 import torch
@@ -83,10 +85,17 @@ def written_mask(plan: ForwardPlan, sizes: Sizes, arguments: dict[str, Any], con
                 scope[f"{argument.name}_size_{n}"], scope[f"{argument.name}_stride_{n}"] = value.shape[n], n
     for bound in context["row_bounds"]:
         scope[bound.name] = eval(bound.value, scope)
-    for line in context["visible_lines"]:  # Triton's |= makes a new tensor, torch's would not broadcast
-        before, united, condition = line.strip().partition("visible |= ")
-        exec(f"visible = visible | ({condition})" if united else before, scope)
+    statements = ast.parse(textwrap.dedent("\n".join(context["visible_lines"])))
+    exec(compile(ast.fix_missing_locations(_Uniting().visit(statements)), "mask", "exec"), scope)
     return torch.broadcast_to(scope["visible"], (sizes.seq_q, sizes.seq_k))
+
+
+class _Uniting(ast.NodeTransformer):
+    """``a |= b`` as ``a = a | b``: Triton makes a new tensor, where torch would write into one that may be narrower."""
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.Assign:
+        before = ast.Name(node.target.id, ast.Load())  # type: ignore[union-attr]
+        return ast.Assign([node.target], ast.BinOp(before, node.op, node.value))
 
 
 class _Triton:

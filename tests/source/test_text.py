@@ -1,0 +1,110 @@
+"""Generated text: three kernels kept whole for review, and all of them as a linter and a formatter want them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attngen.plan import plan_forward
+from attngen.source import render
+from attngen.spec.model import Heads, Kind, Window
+from tests.op.cases import config_of, kind_of
+from tests.op.test_interpreter import FIELDS, windowed
+from tests.source.test_cross_compile import KERNELS
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parent / "golden"
+REGENERATE = "ATTNGEN_REGENERATE"  # set, the files are written instead of compared: review the difference
+
+BFLOAT16 = {"dtype": "bfloat16", "heads": (64, 8), "head_dim": (64, 64)}
+KEPT = {
+    "causal": (kind_of(causal=True, **BFLOAT16), config_of(loads="descriptor", BLOCK_M=64, BLOCK_N=64)),
+    "window": (
+        kind_of(causal=True, window=Window(127, 0), sink=True, **BFLOAT16),
+        config_of(schedule="window", loads="pointer", BLOCK_M=64, BLOCK_N=64),
+    ),
+    "everything": (
+        kind_of(
+            heads=(8, 2),
+            head_dim=(96, 40),
+            causal=True,
+            window=Window(127, 0),
+            chunk=1024,
+            dilation=2,
+            prefix="argument",
+            always_first=4,
+            global_tokens=2,
+            mask="doc[b, i] == doc[b, j] or j > i - 1000 and h % 2 == 0",
+            softcap=30.0,
+            alibi=True,
+            score="s * gain + bias[h, i - j + 128]",
+            sink=True,
+        ),
+        config_of(BLOCK_M=64, PACK_HEADS=4),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_kernels(name):
+    path = GOLDEN / f"{name}.txt"
+    text = render(*_planned(*KEPT[name])).text
+    if os.environ.get(REGENERATE):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text(), (
+        f"generated code changed: set {REGENERATE}=1, run this again, review the difference"
+    )
+
+
+def test_the_same_plan_and_config_give_the_same_text():
+    plan, config = _planned(*KEPT["everything"])
+    again = plan_forward(KEPT["everything"][0])
+    assert render(plan, config) == render(again, config)
+    assert render(plan, config).digest != render(plan, config.replace(PACK_HEADS=1)).digest
+
+
+LONG = ("mask of operators", "score of functions")  # one expression of theirs is longer than a line
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Every example at its default configs, and every field in every structure, a file each."""
+    made = tmp_path_factory.mktemp("generated")
+    sources = {name: (plan, config) for name, (plan, config, _) in KERNELS.items()}
+    sources |= {name: _planned(*kept) for name, kept in KEPT.items()}
+    for field, kind in FIELDS.items():
+        grouped = Kind(**{**vars(kind), "heads": Heads(4, 2)})
+        sources[f"{field} pointer"] = _planned(kind, config_of())
+        sources[f"{field} packed"] = _planned(grouped, config_of(loads="descriptor", PACK_HEADS=2, SPLIT_MASKS=False))
+        if windowed(kind):
+            sources[f"{field} window"] = _planned(grouped, config_of(schedule="window", BLOCK_N=32))
+    for name, (plan, config) in sources.items():
+        if name.startswith(LONG):
+            continue
+        (made / f"{''.join(c if c.isalnum() else '_' for c in name)}.py").write_text(render(plan, config).text)
+    return made
+
+
+@pytest.mark.parametrize(
+    "check", [["check"], ["format", "--check", "--line-length", "120"]], ids=lambda check: check[0]
+)
+def test_ruff_has_nothing_to_say(folder, check):
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        *check,
+        "--config",
+        str(ROOT / "pyproject.toml"),
+        "--no-cache",
+        str(folder),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
+
+
+def _planned(kind, config):
+    return plan_forward(kind), config
