@@ -34,7 +34,7 @@ class Resources:
 
 
 def compile_source(plan: ForwardPlan, config: Config, target: Target) -> Resources:
-    """Compile the kernel of ``plan`` and ``config`` for ``target`` and report what it needs; CompileError if it fails."""
+    """Compile the kernel of ``plan`` and ``config`` for ``target``: what it needs, or CompileError."""
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
