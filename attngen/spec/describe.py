@@ -44,7 +44,9 @@ def describe_mask(kind: Kind) -> str:
     if kind.global_tokens:
         gives.append(f"(i < {kind.global_tokens} or j < {kind.global_tokens}){causal}")
     seen = " and ".join(takes) or "every key"
-    return "sees " + " or ".join([seen, *gives])
+    if gives and len(takes) > 1:
+        seen = f"({seen})"
+    return "sees " + " or ".join([seen, *(f"({give})" if " and " in give else give for give in gives)])
 
 
 def describe_window(window: Window, causal: bool = False) -> list[str]:
