@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from os import PathLike
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, NotGeneratedError, did_you_mean
-from attngen.op.checks import ordered_keywords
+from attngen.op.checks import check_tensor, ordered_keywords
 from attngen.op.choose import Chooser, Chosen, target_here
 from attngen.op.register import operator, operator_name
 from attngen.plan import ForwardPlan, plan_forward
@@ -102,6 +103,8 @@ class KindOp:
         self.kind = kind
         self._spec = spec
         self._db = db
+        with suppress(NotGeneratedError):  # said when the op is used
+            _ = self.operator  # made now, because torch.compile cannot make it in the middle of a graph
 
     @cached_property
     def plan(self) -> ForwardPlan:
@@ -133,9 +136,9 @@ class KindOp:
         Raises CallError (a ValueError) for what does not fit the spec.
         """
         extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
-        if not isinstance(q, torch.Tensor):
-            raise CallError(f"'q' is {type(q).__name__}; a torch.Tensor is needed")
-        if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        for name, tensor in (("q", q), ("k", k), ("v", v)):
+            check_tensor(name, tensor)
+        if torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in (q, k, v, *extras)):
             out, lse = _Forward.apply(self.operator, self.kind.name, q, k, v, *extras)
         else:
             out, lse = self.operator(q, k, v, *extras)

@@ -26,13 +26,24 @@ def ordered_keywords(plan: ForwardPlan, keywords: Mapping[str, Any]) -> list[Any
     for name in keywords:
         if name not in names:
             raise CallError(f"kind '{plan.kind.name}' takes no argument '{name}'; {did_you_mean(name, names)}")
-    values = []
+    values: list[Any] = []
     for argument in plan.arguments:
         value = keywords.get(argument.name)
         if value is None:
             raise CallError(f"kind '{plan.kind.name}' needs the argument '{argument.name}': {argument.meaning}")
-        values.append(_number(argument.name, value) if argument.shape == "scalar" else value)
-    return values + [keywords.get(name) for name in ALWAYS_OPTIONAL]
+        values.append(
+            _number(argument.name, value) if argument.shape == "scalar" else check_tensor(argument.name, value)
+        )
+    for name in ALWAYS_OPTIONAL:
+        value = keywords.get(name)
+        values.append(None if value is None else check_tensor(name, value))
+    return values
+
+
+def check_tensor(name: str, value: Any) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor):
+        raise CallError(f"'{name}' is {type(value).__name__}; a torch.Tensor is needed")
+    return value
 
 
 def _number(name: str, value: Any) -> float:
@@ -58,7 +69,7 @@ def check_call(
     """
     kind = plan.kind
     for name, tensor in (("q", q), ("k", k), ("v", v)):
-        _check_tensor(kind.name, name, tensor, q.device if isinstance(q, torch.Tensor) else None)
+        _check_device(name, tensor, q.device if isinstance(q, torch.Tensor) else None)
         if tensor.dim() != 4:
             raise CallError(f"{name} has shape {_shape(tensor)}; (batch, heads, sequence, dim) is needed")
         if str(tensor.dtype) != f"torch.{kind.dtype}":
@@ -103,7 +114,7 @@ def _check_extras(plan: ForwardPlan, q: torch.Tensor, extras: Mapping[str, Any])
         value = extras[argument.name]
         if argument.shape == "scalar":
             continue
-        _check_tensor(plan.kind.name, argument.name, value, q.device)
+        _check_device(argument.name, value, q.device)
         if argument.shape == "tensor":
             if value.dim() != argument.rank:
                 raise CallError(
@@ -117,7 +128,7 @@ def _check_extras(plan: ForwardPlan, q: torch.Tensor, extras: Mapping[str, Any])
         _check_vector(argument.name, value, (count,), whole=argument.shape == "batch")
     for name, shape in (("offsets", (batch,)), ("key_range", (batch, 2))):
         if extras.get(name) is not None:
-            _check_tensor(plan.kind.name, name, extras[name], q.device)
+            _check_device(name, extras[name], q.device)
             _check_vector(name, extras[name], shape, whole=True)
 
 
@@ -132,9 +143,8 @@ def _check_vector(name: str, value: torch.Tensor, shape: tuple[int, ...], whole:
         raise CallError(f"'{name}' is not contiguous; call contiguous()")
 
 
-def _check_tensor(kind: str, name: str, value: Any, device: torch.device | None) -> None:
-    if not isinstance(value, torch.Tensor):
-        raise CallError(f"'{name}' is {type(value).__name__}; a torch.Tensor is needed")
+def _check_device(name: str, value: Any, device: torch.device | None) -> None:
+    check_tensor(name, value)
     if device is not None and value.device != device:
         raise CallError(f"'{name}' is on {value.device} and q on {device}; one device is needed")
     if value.device.type not in ("cpu", "cuda", "meta"):

@@ -42,16 +42,16 @@ def empty_outputs(q: torch.Tensor, v_dim: int) -> tuple[torch.Tensor, torch.Tens
 
 
 def signature_of(tensors: Sequence[Any]) -> tuple:
-    """What a prepared launch depends on: shapes, strides, dtypes, devices, and alignment to 16 bytes."""
+    """What a prepared launch depends on: shapes, strides, dtypes, devices, and each tensor's alignment to 16 bytes."""
     key: list[Any] = []
-    alignment = 0
+    unaligned = 0  # a bit a tensor: compiled code assumes of each what was so when it was compiled
     for tensor in tensors:
         if isinstance(tensor, torch.Tensor):
             key += (tensor.shape, tensor.stride(), tensor.dtype, tensor.get_device())
-            alignment |= tensor.data_ptr()
+            unaligned = unaligned * 2 + (tensor.data_ptr() & 15 != 0)
         else:
             key.append(tensor is None)
-    key.append(alignment & 15)
+    key.append(unaligned)
     return tuple(key)
 
 

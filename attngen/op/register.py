@@ -16,11 +16,15 @@ from attngen.plan.forward import ForwardPlan
 
 NAMESPACE = "attngen"
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
-_registered: dict[str, Callable] = {}  # the one cache of this package: operators cannot be defined twice
+# The one cache of this package: operators cannot be defined twice.
+_registered: dict[str, tuple[Callable, Implementation]] = {}
 
 
 def operator(name: str, plan: ForwardPlan, chooser: Chooser) -> Callable:
-    """The operator ``attngen::name``, defined when it is not yet; (q, k, v, *keywords) -> (out, lse)."""
+    """The operator ``attngen::name``, defined when it is not yet; (q, k, v, *keywords) -> (out, lse).
+
+    Its configs come from ``chooser`` from now on: a spec loaded again sees what was tuned in between.
+    """
     if name not in _registered:
         _library.define(f"{name}{schema(plan)}")
         implementation = Implementation(plan, chooser)
@@ -28,8 +32,10 @@ def operator(name: str, plan: ForwardPlan, chooser: Chooser) -> Callable:
         _library.impl(name, implementation.cpu, "CPU")
         _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
         torch.library.register_fake(f"{NAMESPACE}::{name}", implementation.fake, lib=_library)
-        _registered[name] = getattr(getattr(torch.ops, NAMESPACE), name).default
-    return _registered[name]
+        _registered[name] = (getattr(getattr(torch.ops, NAMESPACE), name).default, implementation)
+    call, implementation = _registered[name]
+    implementation.choose_with(chooser)
+    return call
 
 
 def operator_name(spec: str, kind: str, digest: str) -> str:
@@ -53,6 +59,11 @@ class Implementation:
         self._keywords = keywords_of(plan)
         self._launchers: dict[Any, Launcher] = {}
         self._prepared: dict[tuple, Prepared] = {}
+
+    def choose_with(self, chooser: Chooser) -> None:
+        if chooser is not self.chooser:
+            self.chooser = chooser
+            self._prepared.clear()
 
     def cuda(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any

@@ -1,0 +1,225 @@
+"""Calls that do not fit their spec, each with its one line of error."""
+
+import pytest
+import torch
+
+from attngen.errors import AttngenError, CallError
+from tests.op.call_examples import RANGE, ROW, keywords, tensors
+
+
+def call(kind, **changes):
+    """Calls ``kind`` with the usual tensors, some of them changed; a change to ... leaves the keyword out."""
+
+    def run(attn):
+        given = {**tensors(), **keywords(kind), **changes}
+        return getattr(attn, kind)(**{name: value for name, value in given.items() if value is not ...})
+
+    return run
+
+
+def layer(number):
+    return lambda attn: attn(**tensors(), layer=number)
+
+
+def backward(attn):
+    given = tensors()
+    given["k"].requires_grad_()
+    attn.plain(**given).sum().backward()
+
+
+def backward_of_sink(attn):
+    attn.sunk(**tensors(), sink=torch.zeros(4, requires_grad=True)).sum().backward()
+
+
+WRONG = [
+    ("q is no tensor", call("plain", q=[[1.0]]), "'q' is list; a torch.Tensor is needed"),
+    ("k is no tensor", call("plain", k=None), "'k' is NoneType; a torch.Tensor is needed"),
+    ("v is no tensor", call("plain", v=3), "'v' is int; a torch.Tensor is needed"),
+    (
+        "q has 3 dims",
+        call("plain", **tensors(q=(4, 5, 16))),
+        "q has shape (4, 5, 16); (batch, heads, sequence, dim) is needed",
+    ),
+    (
+        "k has 5 dims",
+        call("plain", **tensors(k=(1, 2, 2, 7, 16))),
+        "k has shape (1, 2, 2, 7, 16); (batch, heads, sequence, dim) is needed",
+    ),
+    (
+        "dtype of q",
+        call("plain", q=tensors()["q"].half()),
+        "q is float16; the spec says float32: convert it, or load the spec with dtype='float16'",
+    ),
+    (
+        "dtype of v",
+        call("plain", v=tensors()["v"].double()),
+        "v is float64; the spec says float32: convert it, or load the spec with dtype='float64'",
+    ),
+    ("device of k", call("plain", k=tensors()["k"].to("meta")), "'k' is on meta and q on cpu; one device is needed"),
+    ("device of q", call("plain", q=tensors()["q"].to("meta")), "'k' is on cpu and q on meta; one device is needed"),
+    (
+        "device of sink",
+        call("sunk", sink=torch.zeros(4, device="meta")),
+        "'sink' is on meta and q on cpu; one device is needed",
+    ),
+    ("query heads", call("plain", **tensors(q=(2, 6, 5, 16))), "q has 6 heads, shape (2, 6, 5, 16); the spec says 4"),
+    ("kv heads", call("plain", **tensors(k=(2, 4, 7, 16))), "k has 4 heads, shape (2, 4, 7, 16); the spec says 2"),
+    ("value heads", call("plain", **tensors(v=(2, 1, 7, 24))), "v has 1 heads, shape (2, 1, 7, 24); the spec says 2"),
+    (
+        "head_dim of q",
+        call("plain", **tensors(q=(2, 4, 5, 24))),
+        "q has head_dim 24, shape (2, 4, 5, 24); the spec says 16",
+    ),
+    (
+        "head_dim of v",
+        call("plain", **tensors(v=(2, 2, 7, 16))),
+        "v has head_dim 16, shape (2, 2, 7, 16); the spec says 24",
+    ),
+    ("batches", call("plain", **tensors(k=(3, 2, 7, 16))), "q, k and v have batches 2, 3 and 2; they must be equal"),
+    ("keys and values", call("plain", **tensors(v=(2, 2, 8, 24))), "k has 7 keys and v has 8; they must be equal"),
+    (
+        "strides",
+        call("plain", q=tensors(q=(2, 4, 16, 5))["q"].transpose(2, 3)),
+        "q has stride 5 in its last dimension; 1 is needed: call contiguous()",
+    ),
+    (
+        "unknown keyword",
+        call("plain", dropout=0.1),
+        "kind 'plain' takes no argument 'dropout'; offsets or key_range would be right",
+    ),
+    ("misspelt keyword", call("plain", offset=ROW), "kind 'plain' takes no argument 'offset'; did you mean 'offsets'?"),
+    (
+        "another kind's keyword",
+        call("plain", sink=torch.zeros(4)),
+        "kind 'plain' takes no argument 'sink'; offsets or key_range would be right",
+    ),
+    (
+        "no sink",
+        call("sunk", sink=...),
+        "kind 'sunk' needs the argument 'sink': one logit a query head, float32, in natural-log units",
+    ),
+    (
+        "no slopes",
+        call("sloped", alibi_slopes=...),
+        "kind 'sloped' needs the argument 'alibi_slopes': one slope a query head, float32",
+    ),
+    (
+        "no prefix",
+        call("prefixed", prefix=None),
+        "kind 'prefixed' needs the argument 'prefix': prefix length of each sequence, int32",
+    ),
+    (
+        "no number",
+        call("biased", gain=...),
+        "kind 'biased' needs the argument 'gain': number of the spec's expressions",
+    ),
+    (
+        "no named tensor",
+        call("biased", bias=...),
+        "kind 'biased' needs the argument 'bias': tensor of the spec's expressions",
+    ),
+    ("shape of sink", call("sunk", sink=torch.zeros(2)), "'sink' has shape (2,); (4,) is needed"),
+    (
+        "dtype of sink",
+        call("sunk", sink=torch.zeros(4, dtype=torch.int32)),
+        "'sink' is int32; a floating dtype is needed",
+    ),
+    ("strides of sink", call("sunk", sink=torch.zeros(8)[::2]), "'sink' is not contiguous; call contiguous()"),
+    ("sink is no tensor", call("sunk", sink=[0.0] * 4), "'sink' is list; a torch.Tensor is needed"),
+    (
+        "shape of prefix",
+        call("prefixed", prefix=torch.zeros(4, dtype=torch.int32)),
+        "'prefix' has shape (4,); (2,) is needed",
+    ),
+    (
+        "dtype of prefix",
+        call("prefixed", prefix=torch.zeros(2, dtype=torch.int64)),
+        "'prefix' is int64; int32 is needed",
+    ),
+    ("prefix is a number", call("prefixed", prefix=3), "'prefix' is int; a torch.Tensor is needed"),
+    (
+        "rank of a named tensor",
+        call("biased", bias=torch.zeros(9)),
+        "'bias' has 1 dimensions, shape (9,); the spec indexes 2",
+    ),
+    (
+        "empty named tensor",
+        call("biased", bias=torch.zeros(4, 0)),
+        "'bias' is empty, shape (4, 0); at least one element is needed",
+    ),
+    ("number is a string", call("biased", gain="2"), "'gain' is str; a Python number is needed"),
+    ("number is a flag", call("biased", gain=True), "'gain' is bool; a Python number is needed"),
+    ("number is a tensor", call("biased", gain=torch.tensor(2.0)), "'gain' is Tensor; a Python number is needed"),
+    (
+        "number too large",
+        call("biased", gain=2**24 + 1),
+        "'gain' is 16777217; whole numbers up to 2**24 are exact in float32 and allowed",
+    ),
+    (
+        "shape of offsets",
+        call("plain", offsets=torch.zeros(1, dtype=torch.int32)),
+        "'offsets' has shape (1,); (2,) is needed",
+    ),
+    ("dtype of offsets", call("plain", offsets=torch.zeros(2)), "'offsets' is float32; int32 is needed"),
+    ("offsets are a list", call("plain", offsets=[0, 0]), "'offsets' is list; a torch.Tensor is needed"),
+    ("shape of key_range", call("plain", key_range=ROW), "'key_range' has shape (2,); (2, 2) is needed"),
+    ("dtype of key_range", call("plain", key_range=RANGE.long()), "'key_range' is int64; int32 is needed"),
+    (
+        "strides of key_range",
+        call("plain", key_range=RANGE.T.contiguous().T),
+        "'key_range' is not contiguous; call contiguous()",
+    ),
+    ("layer too large", layer(9), "layer 9; 'model' has layers 0 to 8"),
+    ("layer too small", layer(-10), "layer -10; 'model' has layers 0 to 8"),
+    ("layer is a name", layer("plain"), "layer 'plain'; 'model' has layers 0 to 8"),
+    ("layer is a flag", layer(True), "layer True; 'model' has layers 0 to 8"),
+    ("layer is a fraction", layer(1.0), "layer 1.0; 'model' has layers 0 to 8"),
+    ("layer is external", layer(1), "layer 1 of 'model' is external: it is not attention and has no op"),
+    ("unknown kind", lambda attn: attn["plane"], "'model' has no kind 'plane'; did you mean 'plain'?"),
+    ("kernel of its own", lambda attn: attn.plain.source("backward"), "no kernel 'backward'; 'forward' is generated"),
+    (
+        "not generated",
+        call("chosen"),
+        "kind 'chosen': 'select' is not generated yet; 'attngen check' and 'explain' accept it",
+    ),
+    (
+        "not generated by layer",
+        layer(8),
+        "kind 'chosen': 'select' is not generated yet; 'attngen check' and 'explain' accept it",
+    ),
+    (
+        "documents",
+        call("packed"),
+        "kind 'packed': 'documents' is not generated yet; 'attngen check' and 'explain' accept it",
+    ),
+    (
+        "backward",
+        backward,
+        "kind 'plain': the backward pass is not generated yet; call it under torch.no_grad() or torch.inference_mode()",
+    ),
+    (
+        "backward of a sink",
+        backward_of_sink,
+        "kind 'sunk': the backward pass is not generated yet; call it under torch.no_grad() or torch.inference_mode()",
+    ),
+]
+
+
+@pytest.mark.parametrize(("run", "message"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_wrong_calls(attn, run, message):
+    with pytest.raises(AttngenError) as error:
+        run(attn)
+    assert str(error.value) == message
+    assert "\n" not in message
+
+
+def test_call_errors_are_value_errors(attn):
+    with pytest.raises(ValueError):
+        attn.plain(**tensors(q=(2, 4, 5, 24)))
+    assert issubclass(CallError, AttngenError)
+
+
+def test_an_unknown_kind_is_an_attribute_error_too(attn):
+    with pytest.raises(AttributeError, match=r"^'model' has no kind 'plane'; did you mean 'plain'\?$"):
+        _ = attn.plane
+    assert not hasattr(attn, "plane")
