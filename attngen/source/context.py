@@ -70,6 +70,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "helpers": _helpers(plan, nodes),
         "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
         "parameters": _parameters(plan, config),
+        "unspecialised": _unspecialised(plan),
         "constexprs": () if window else ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
@@ -268,6 +269,16 @@ def _parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
         out += [Parameter(f"stride_{letter}{axis}") for axis in "bhs"]
     out += [Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k")]
     return tuple(out)
+
+
+def _unspecialised(plan: ForwardPlan) -> list[str]:
+    """Parameters that vary from call to call: a new value must not ask for a compilation."""
+    names = ["heads", "seq_q", "seq_k"]
+    for argument in plan.arguments:
+        if argument.shape == "tensor":
+            names += [f"{argument.name}_size_{n}" for n in range(argument.rank)]
+            names += [f"{argument.name}_stride_{n}" for n in range(argument.rank - 1)]
+    return names
 
 
 def _tile_call(

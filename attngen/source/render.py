@@ -12,7 +12,7 @@ from attngen.config import Config
 from attngen.plan.forward import ForwardPlan
 from attngen.resources import resource_dir
 from attngen.source.context import forward_context
-from attngen.source.text import assignment, call, fold, tidy
+from attngen.source.text import assignment, call, decorator, fold, tidy
 
 TEMPLATES = {"portable": "forward_portable.py.j2", "window": "forward_window.py.j2"}
 
@@ -59,6 +59,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.globals["call"] = call
     environment.globals["assignment"] = assignment
+    environment.globals["decorator"] = decorator
     environment.globals["fold"] = fold
     return environment
 

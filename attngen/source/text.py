@@ -64,6 +64,18 @@ def conjunction(name: str, sign: str, tests: Sequence[str], indent: int) -> str:
     return f"{pad}{name} {sign} (\n{pad}    {joint.join(tests)}\n{pad})"
 
 
+def decorator(unspecialised: Sequence[str]) -> str:
+    """``@triton.jit`` of a kernel whose arguments of these names ask for no compilation by their value."""
+    names = [f'"{name}"' for name in unspecialised]
+    flat = f"do_not_specialize=[{', '.join(names)}]"
+    if len(line := f"@triton.jit({flat})") <= LINE_LENGTH:
+        return line
+    if 4 + len(flat) <= LINE_LENGTH:
+        return f"@triton.jit(\n    {flat}\n)"
+    lines = "".join(f"        {name},\n" for name in names)
+    return f"@triton.jit(\n    do_not_specialize=[\n{lines}    ]\n)"
+
+
 def fold(function: str, prefix: str, count: int) -> str:
     """``f(f(x_0, x_1), x_2)``: a function of two over ``count`` names."""
     text = f"{prefix}0"
