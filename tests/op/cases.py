@@ -95,7 +95,7 @@ def inputs_of(case: Case) -> dict[str, Any]:
 def strided(tensor: torch.Tensor) -> torch.Tensor:
     """The same values as a view of a wider (batch, sequence, heads, dim) tensor, all else NaN."""
     batch, heads, length, dim = tensor.shape
-    wide = torch.full((batch, length, heads + 1, dim + 8), NAN, dtype=tensor.dtype)
+    wide = torch.full((batch, length, heads + 1, dim + 8), NAN, dtype=tensor.dtype, device=tensor.device)
     view = wide[:, :, :heads, :dim].transpose(1, 2)
     return view.copy_(tensor)
 

@@ -6,6 +6,7 @@ import torch._dynamo.testing
 
 import attngen
 from attngen.op import choose, register
+from attngen.op.launch import signature_of
 from attngen.spec import parse_spec
 from tests.op.call_examples import BATCH, KINDS, RANGE, ROW, SEQ_Q, keywords, tensors
 from tests.op.cases import strided
@@ -126,3 +127,12 @@ def test_a_spec_loaded_again_uses_its_own_lookups(attn):
     assert again.plain.operator is attn.plain.operator
     implementation = next(made for call, made in register._registered.values() if call is again.plain.operator)
     assert implementation.chooser is again.plain.chooser
+
+
+def test_a_prepared_launch_depends_on_the_alignment_of_each_tensor():
+    """What was compiled for an unaligned q and an aligned k must not run where it is the other way round."""
+    base = torch.empty(65)
+    aligned, unaligned = base[:64], base[1:]
+    signatures = {signature_of(pair) for pair in ((aligned, unaligned), (unaligned, aligned), (aligned, aligned))}
+    assert len(signatures) == 3
+    assert signature_of((aligned, unaligned)) == signature_of((torch.empty(64), unaligned))
