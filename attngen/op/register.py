@@ -39,7 +39,8 @@ def operator(name: str, plan: ForwardPlan, chooser: Chooser) -> Callable:
 
 
 def operator_name(spec: str, kind: str, digest: str) -> str:
-    return re.sub(r"\W", "_", f"{spec}_{kind}_{digest}")
+    """A name of the op for traces and profiles; a schema's names begin with no digit."""
+    return re.sub(r"^(?=\d)|\W", "_", f"{spec}_{kind}_{digest}")
 
 
 def schema(plan: ForwardPlan) -> str:

@@ -99,6 +99,20 @@ def test_arguments_may_be_named_like_words_of_a_schema(tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["007", "1.5", "a-b_c.9", "null", "_x"])
+def test_specs_of_any_name_make_ops(name):
+    attn = attngen.load(parse_spec(f"name: '{name}'\nheads: 1\nhead_dim: 16\ndtype: float32\nlayers: 1"))
+    q = torch.randn(1, 1, 4, 16)
+    torch.testing.assert_close(attn(q, q, q, layer=0), torch.nn.functional.scaled_dot_product_attention(q, q, q))
+
+
+def test_the_source_of_an_op_is_its_kernel(attn):
+    text = attn.biased.source("forward", seq=512)
+    compile(text, "kernel", "exec")
+    assert "def attention_forward(" in text
+    assert attn.biased.kind.score.text in text
+
+
 def test_configs_are_looked_up_once_a_bucket(attn, monkeypatch):
     looked_up = []
     look_up = choose.Chooser.look_up
