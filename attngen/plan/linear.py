@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import sympy as sp
 
 from attngen.plan.keys import Bound, I, Term
-from attngen.spec.nodes import Binary, Boolean, Compare, Logic, Name, Node, Not, Number, Unary
+from attngen.spec.nodes import Binary, Boolean, Call, Compare, Logic, Name, Node, Not, Number, Unary
 
 Comparison = Literal["<", "<=", ">", ">=", "==", "!="]
 
@@ -55,6 +55,12 @@ def _terms(node: Node) -> tuple[Term, ...]:
             return terms
         case Not(operand=operand):
             return _negation(operand)
+        case Compare(op="<" | "<=" | ">" | ">=" as op, left=Call(function="abs", arguments=(x,)), right=right):
+            both = (Compare(op, x, right), Compare(op, Unary("-", x), right))
+            terms = _terms(Logic("and" if op in ("<", "<=") else "or", both))
+            return (_residual(node),) if any(term.residual for term in terms) else terms
+        case Compare(op="<" | "<=" | ">" | ">=" as op, left=left, right=Call(function="abs") as right):
+            return _terms(Compare(_TURNED[op], right, left))
         case Compare(op=op, left=left, right=right):
             return _comparison(node, op, left, right)
         case _:

@@ -36,6 +36,8 @@ def linear(draw: st.DrawFn) -> str:
                 f"-j {op} i - {b}",
                 f"{d} * j {op} i - {b}",
                 f"i + j {op} {b}",
+                f"abs(i - j) {op} {b}",
+                f"{b} {op} abs(2 * i - j)",
                 f"i {op} {b}",
             ]
         )

@@ -36,6 +36,9 @@ def loops_of(kind: Kind) -> tuple[Interval, ...]:
         ("j > i - 128 and j <= i", {"causal": True, "window": Window(127, 0)}),
         ("not (j > i or i - j >= 128)", {"causal": True, "window": Window(127, 0)}),
         ("-64 <= i - j <= 64", {"window": Window(64, 64)}),
+        ("abs(i - j) <= 64", {"window": Window(64, 64)}),
+        ("65 > abs(j - i)", {"window": Window(64, 64)}),
+        ("not abs(i - j) > 64", {"window": Window(64, 64)}),
         ("not (j < i - 64 or i + 64 < j)", {"window": Window(64, 64)}),
         ("j <= i or j < 16", {"causal": True, "prefix": 16}),
         ("128 > i - j >= 0 or j < 4 and j <= i", {"causal": True, "window": Window(127, 0), "always_first": 4}),
@@ -57,7 +60,9 @@ def test_a_linear_mask_has_the_loops_of_the_fields_that_say_the_same(mask, field
     "mask",
     [
         "i * j < 9",
-        "abs(i - j) <= 5",
+        "abs(i - j) == 5",
+        "abs(i - j) < reach",
+        "abs(i) == abs(j)",
         "j != i",
         "2 * j < i",
         "j < 2.5",
@@ -83,6 +88,7 @@ def test_what_is_not_linear_is_tested_element_by_element_over_every_key(mask):
         ("i - 30 <= j < i - 20 or i - 8 <= j <= i", 2),
         ("i - 8 <= j <= i or i - 30 <= j < i - 20", 2),  # in any order
         ("100 <= j < 120 or i - 8 <= j <= i", 1),  # in no order that holds for every i: one hull
+        ("abs(i - j) >= 9", 2),
         ("j == i or j == i - 4 or j == i - 8", 3),
     ],
 )
