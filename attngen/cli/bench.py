@@ -136,18 +136,9 @@ def _tune(cases: list[BenchCase], bench: Bench, minutes: float, show: bool) -> N
     """Tune every case, each for its share of the time."""
     from attngen.cli.tune import search
     from attngen.database import open_database
-    from attngen.spec import Spec
 
-    for case in cases:
-        spec = Spec(case.spec, 1, (case.kind,), (case.kind.name,))
-        search(
-            spec,
-            [(case.kind, case.batch, case.seq)],
-            bench.target,
-            bench.db or open_database(),
-            minutes=minutes / len(cases),
-            show=show,
-        )
+    problems = [(case.spec, case.kind, case.batch, case.seq) for case in cases]
+    search(problems, bench.target, bench.db or open_database(), minutes=minutes, show=show)
 
 
 def _measure(bench: Bench, cases: list[BenchCase], peers: list[Peer], print_rows: bool, show: bool) -> list[Row]:

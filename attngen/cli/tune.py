@@ -27,7 +27,7 @@ from attngen.cli.options import (
 from attngen.cli.output import console, print_json, print_table, say, watched
 from attngen.report.configs import brief
 from attngen.report.quantities import digits, duration
-from attngen.spec import Kind, Spec, load_spec
+from attngen.spec import Kind, load_spec
 from attngen.target import Target
 
 if TYPE_CHECKING:
@@ -76,10 +76,11 @@ def command(
     spec = load_spec(path)
     gpu = resolve_target(target)
     problems = [
-        (one, default_batch(seq, batch), seq) for one in chosen_kinds(spec, kind) for seq in seqs or (USUAL_SEQ,)
+        (spec.name, one, default_batch(seq, batch), seq)
+        for one in chosen_kinds(spec, kind)
+        for seq in seqs or (USUAL_SEQ,)
     ]
     results = search(
-        spec,
         problems,
         gpu,
         open_database(db),
@@ -98,8 +99,7 @@ def command(
 
 
 def search(
-    spec: Spec,
-    problems: list[tuple[Kind, int, int]],
+    problems: list[tuple[str, Kind, int, int]],
     target: Target,
     db: Database,
     *,
@@ -109,23 +109,23 @@ def search(
     exhaustive: bool = False,
     show: bool = False,
 ) -> list[tuple[Kind, TuningResult]]:
-    """Tune each (kind, batch, length) in turn; ``minutes`` are shared among those that are left."""
+    """Tune each (spec name, kind, batch, length) in turn, with the same processes; ``minutes`` are shared."""
     from attngen.plan import plan_forward
     from attngen.problem import Problem
     from attngen.tuner import Team, progress_bar, sweep, tune
 
-    plans = [plan_forward(kind) for kind, _, _ in problems]
+    plans = [plan_forward(kind) for _, kind, _, _ in problems]
     end = None if minutes is None else time.monotonic() + 60 * minutes
     results = []
     with Team(workers) as team:
-        for n, (kind, batch, seq) in enumerate(problems):
+        for n, (spec, kind, batch, seq) in enumerate(problems):
             plan = plans[n]
             problem = Problem(plan.kernel, kind.digest(), batch, seq, seq)
             share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(problems) - n)
             title = f"{kind.name}, {batch} x {seq} x {seq}"
             with progress_bar(title, console(stderr=True)) if show else nullcontext() as report:
                 if exhaustive:
-                    result = sweep(plan, problem, target, db, minutes=share, progress=report, spec=spec.name, team=team)
+                    result = sweep(plan, problem, target, db, minutes=share, progress=report, spec=spec, team=team)
                 else:
                     result = tune(
                         plan,
@@ -135,7 +135,7 @@ def search(
                         trials=trials,
                         minutes=share,
                         progress=report,
-                        spec=spec.name,
+                        spec=spec,
                         team=team,
                     )
             results.append((kind, result))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import triton
 
 from attngen.config import Config
 from attngen.database import Database, open_database
@@ -53,7 +54,9 @@ class Chooser:
                 return False
             return feasible(self.plan, config, target, problem) is None
 
-        found = self._database().lookup(problem, target, template=template_digest(), triton=_triton(), accept=accept)
+        found = self._database().lookup(
+            problem, target, template=template_digest(), triton=triton.__version__, accept=accept
+        )
         if found is not None:
             return Chosen(found.config, found.provenance)
         config = default_config(self.plan, target, problem)
@@ -70,12 +73,6 @@ class Chooser:
 def target_here() -> Target:
     """This machine's GPU, or the target that stands in for it."""
     return detect() or get_target(NO_GPU_TARGET)
-
-
-def _triton() -> str:
-    import triton
-
-    return triton.__version__
 
 
 def _can_describe(tensor: torch.Tensor) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import triton
 
 from attngen.config import Config
 from attngen.errors import CallError
@@ -183,8 +184,6 @@ def _official(argument: Any) -> Any:
 
 def _direct_launch_known() -> bool:
     """Whether this Triton's compiled kernels are called the way ``Prepared`` calls them."""
-    import triton
-
     return triton.__version__.startswith("3.6.") and os.environ.get("ATTNGEN_SAFE_LAUNCH") != "1"
 
 

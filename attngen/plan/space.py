@@ -124,7 +124,8 @@ def _preferences(plan: ForwardPlan, target: Target) -> list[Config]:
             preferences.append(_preference(64, 128, 4, 2, loads=loads))
         if width <= 128:
             preferences.append(_preference(64, 64, 4, 3, loads=loads))
-        return [*preferences, _preference(64, 64, 4, 2, loads=loads), _preference(64, 32, 4, 2, loads=loads)]
+        wide = [_preference(128, 64, 8, 2, loads=loads, HEADS_TOGETHER=8)] if width > 128 else []
+        return [*preferences, *wide, _preference(64, 64, 4, 2, loads=loads), _preference(64, 32, 4, 2, loads=loads)]
     if width <= 64:
         preferences.append(_preference(64, 64, 4, 2))
     elif width <= 128:
