@@ -10,7 +10,7 @@ from attngen.database.trial import STATUSES
 from attngen.target import Target
 from attngen.tuner.bench import Compiled, Reply
 
-MOST_SPILLS = 128  # bytes a thread, stores and loads; a few cost nothing
+MOST_SPILLS = 512  # bytes a thread, stores and loads; a few buy a program more an SM
 
 
 def judge(config: Config, compiled: Compiled, target: Target) -> tuple[Status, str]:
