@@ -52,7 +52,7 @@ def attention(
                 i, j = _positions(seq_q, seq_k, rows, b, offsets, q.device)
                 names = {"i": i, "j": j, "h": h, "b": b}
                 s = (q[b, h, rows].to(dtype) @ keys.T) * kind.scale
-                s = _scored(kind, s, names, alibi_slopes, named)
+                s = scored(kind, s, names, alibi_slopes, named)
                 seen = _visible(kind, names, seq_k, prefix, key_range, named)
                 s = s.masked_fill(~seen, -math.inf)
                 total = torch.logsumexp(s, -1)
@@ -123,7 +123,8 @@ def _visible(kind: Kind, names: dict[str, Any], seq_k: int, prefix, key_range, n
     return seen & _valid(j, b, seq_k, key_range)
 
 
-def _scored(kind: Kind, s: torch.Tensor, names: dict[str, Any], alibi_slopes, named) -> torch.Tensor:
+def scored(kind: Kind, s: torch.Tensor, names: dict[str, Any], alibi_slopes: Any, named: dict) -> torch.Tensor:
+    """Scaled products ``s`` after softcap, ALiBi and the score expression; ``names`` holds i, j, h and b."""
     if kind.softcap is not None:
         s = kind.softcap * torch.tanh(s / kind.softcap)
     if kind.alibi:

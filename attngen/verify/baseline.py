@@ -15,8 +15,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from attngen.reference import visible
-from attngen.spec.evaluate import evaluate
+from attngen.reference import scored, visible
 from attngen.spec.model import Kind
 
 ROWS = 1024  # queries at a time, so that long sequences fit in memory
@@ -69,13 +68,8 @@ def _written_out(
     s = (q @ k.T).float() * kind.scale
     i = torch.arange(first, first + s.shape[0], device=s.device)[:, None]
     j = torch.arange(s.shape[1], device=s.device)[None, :]
-    if kind.softcap is not None:
-        s = kind.softcap * torch.tanh(s / kind.softcap)
-    if kind.alibi:
-        s = s - inputs["alibi_slopes"][h].float() * (i - j).abs()
-    if kind.score is not None:
-        named = {name: value for name, value in inputs.items() if name not in NOT_MASK}
-        s = torch.zeros_like(s) + evaluate(kind.score.tree, {"i": i, "j": j, "h": h, "b": b, "s": s}, named)
+    named = {name: value for name, value in inputs.items() if name not in NOT_MASK}
+    s = scored(kind, s, {"i": i, "j": j, "h": h, "b": b}, inputs.get("alibi_slopes"), named)
     s = s.to(q.dtype).float().masked_fill(~seen, float("-inf"))
     total = torch.logsumexp(s, -1)
     if kind.sink:
