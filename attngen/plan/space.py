@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -29,8 +30,8 @@ class Parameter:
 
 def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
     """Every tunable with its choices; most combinations are ruled out by ``feasible``."""
-    span = plan.span
-    small = span is not None and sum(span) <= SMALL_WINDOW
+    reach = math.inf if plan.span is None else sum(plan.span)
+    small = reach <= SMALL_WINDOW
     full_precision = plan.kind.dtype == "float32"
     group = plan.kind.heads.group
     packs = tuple(n for n in (1, 2, 4, 8, 16) if group % n == 0)
@@ -43,7 +44,7 @@ def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
         Parameter("loads", ("pointer", "descriptor") if _has_tma(target) else ("pointer",)),
         Parameter("PACK_HEADS", packs),
         Parameter("SPLIT_MASKS", (True, False) if small else (True,)),
-        Parameter("HEADS_TOGETHER", (1,) if small else (1, 8)),
+        Parameter("HEADS_TOGETHER", (1,) if reach <= SMALL_WINDOW // 2 else (1, 8)),
         Parameter("maxnreg", (None, 128, 168) if small and target.backend == "cuda" else (None,)),
     )
 
