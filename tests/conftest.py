@@ -30,3 +30,12 @@ def interpret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Ca
                 else:
                     os.environ[name] = value
         yield lambda case: pool.submit(interpreting, case).result(timeout=120)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked ``gpu`` are skipped where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no GPU")

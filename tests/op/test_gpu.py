@@ -18,7 +18,7 @@ from attngen.spec.model import Kind, Spec, Window
 from attngen.target import detect
 from tests.op.cases import kind_of, strided
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
+pytestmark = pytest.mark.gpu
 
 HALF_ULP = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24}
 D64, D80, D128, D256 = ({"heads": (8, 2), "head_dim": (d, d), "dtype": "bfloat16"} for d in (64, 80, 128, 256))
