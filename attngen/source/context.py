@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import re
 import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
-
-import sympy as sp
 
 from attngen.config import Config
 from attngen.plan.forward import LN2, LOG2E, ForwardPlan
-from attngen.plan.keys import Bound, Dilation, FloorDiv, I, Interval, Term
+from attngen.plan.keys import Dilation, FloorDiv, Interval
 from attngen.plan.space import window_tiles
 from attngen.source import elements, scalars
-from attngen.source.text import call, conjunction
+from attngen.source.elementwise import Assignment, merged, row_bounds, score_lines, visible_lines
 from attngen.spec.describe import describe_kind
 from attngen.spec.nodes import Name, Node, walk
 
@@ -24,15 +22,6 @@ class Parameter:
     """A parameter of the kernel and the comment beside it."""
 
     name: str
-    comment: str = ""
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """A name, its value as Triton, and why."""
-
-    name: str
-    value: str
     comment: str = ""
 
 
@@ -55,7 +44,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
     """Everything a forward template refers to."""
     packed = int(config.get("PACK_HEADS", 1)) > 1  # type: ignore[arg-type]
     terms = merged(plan.terms)
-    row_bounds, visible = _row_bounds(terms)
+    bounds, visible = row_bounds(terms)
     nodes = _residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
     state = ", ".join([f"acc_{c.index}" for c in plan.v_chunks] + ["row_max", "row_sum"])
     window = config["schedule"] == "window"
@@ -74,15 +63,15 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "constexprs": () if window else ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
-        "row_bounds": row_bounds,
-        "visible_lines": _visible_lines(terms, visible, packed, 4 if window else 8),
+        "row_bounds": bounds,
+        "visible_lines": visible_lines(terms, visible, packed, 4 if window else 8),
         "residual": any(term.residual for term in terms),
-        "score_lines": _score_lines(plan, packed),
+        "score_lines": score_lines(plan, packed),
         "guard_always": plan.kind.score is not None,
         "precision": ', input_precision="ieee"' if plan.kind.dtype == "float32" else "",
         "state": state,
         "accumulators": ", ".join(f"acc_{c.index}" for c in plan.v_chunks),
-        "tile_call": _tile_call(plan, config, row_bounds, nodes, state),
+        "tile_call": _tile_call(plan, config, bounds, nodes, state),
         "loops": _loops(plan, bool(config.get("SPLIT_MASKS", True))),
     }
     context["symbols"] = _symbols_used(context, window)
@@ -110,85 +99,6 @@ def _resident_call(names: list[str], tile: int) -> list[str]:
     """The arguments of ``score_tile`` for one resident tile: its own keys and first key."""
     key = ("first", "first + BLOCK_N")[tile] if tile < 2 else f"first + {tile} * BLOCK_N"
     return [f"{name}_{tile}" if re.fullmatch(r"k_\d+", name) else key if name == "key" else name for name in names]
-
-
-def merged(terms: tuple[Term, ...]) -> tuple[Term, ...]:
-    """Terms that are an upper bound alone become one: j < max of the bounds."""
-    heads = [term for term in terms if not term.lowers and not term.residual]
-    if len(heads) < 2:
-        return terms
-    first = replace(heads[0], uppers=(Bound(sp.Max(*(term.row_upper() for term in heads))),))
-    return tuple(first if term is heads[0] else term for term in terms if term is heads[0] or term not in heads)
-
-
-def _row_bounds(terms: tuple[Term, ...]) -> tuple[list[Assignment], list[list[str]]]:
-    """Assignments made once a tile, and for each term the comparisons of j that use them."""
-    bounds: list[Assignment] = []
-    visible: list[list[str]] = []
-    for n, term in enumerate(terms):
-        suffix = "" if len(terms) == 1 else f"_{n}"
-        tests = []
-        for name, relation, expression, present in (
-            ("row_first", ">=", term.row_lower(), bool(term.lowers)),
-            ("row_end", "<", term.row_upper(), True),
-        ):
-            if not present:
-                continue
-            text = scalars.write(expression)
-            if I in expression.free_symbols:
-                bounds.append(Assignment(f"{name}{suffix}", text))
-                tests.append(f"(j[None, :] {relation} {name}{suffix}[:, None])")
-            elif expression.is_Symbol:
-                tests.append(f"(j[None, :] {relation} {text})")
-            else:
-                bounds.append(Assignment(f"{name}{suffix}", text))
-                tests.append(f"(j[None, :] {relation} {name}{suffix})")
-        visible.append(tests)
-    return bounds, visible
-
-
-def _visible_lines(terms: tuple[Term, ...], visible: list[list[str]], packed: bool, indent: int) -> list[str]:
-    """The elementwise mask: the reads its tests need, then one condition a term, united."""
-    reads = elements.Reads()
-    united = []
-    for n, (term, tests) in enumerate(zip(terms, visible, strict=True)):
-        for test in term.residual:
-            if isinstance(test, Dilation):
-                tests = [*tests, f"((i[:, None] - j[None, :]) % {test.step} == 0)"]
-            else:
-                tests = [*tests, f"({elements.write(test, _names(packed), reads)})"]
-        united.append(conjunction("visible", "|=" if n else "=", tests, indent))
-    return _read_lines(reads, indent) + united
-
-
-def _read_lines(reads: elements.Reads, indent: int) -> list[str]:
-    return [call(f"{name} = {helper}", arguments, indent) for (helper, *arguments), name in reads.calls.items()]
-
-
-def _names(packed: bool) -> dict[str, str]:
-    return {"i": "i[:, None]", "j": "j[None, :]", "h": "h[:, None]" if packed else "h", "b": "batch", "s": "s"}
-
-
-def _score_lines(plan: ForwardPlan, packed: bool) -> list[str]:
-    """What is done to the products before the softmax; nothing when only a scale is, which the exponential takes."""
-    kind = plan.kind
-    if plan.plain_scores:
-        return []
-    if kind.softcap is not None:
-        lines = ["s = SOFTCAP * tanh(s * (SOFTMAX_SCALE / SOFTCAP))"]
-    else:
-        lines = ["s = s * SOFTMAX_SCALE"]
-    if kind.alibi:
-        slope = "slope[:, None]" if packed else "slope"
-        lines.append(f"s = s - {slope} * tl.abs(i[:, None] - j[None, :])  # ALiBi")
-    lines = [f"    {line}" for line in lines]
-    if kind.score is not None:
-        reads = elements.Reads()
-        text = elements.write(kind.score.tree, _names(packed), reads)
-        if not any(isinstance(node, Name) and node.id == "s" for node in walk(kind.score.tree)):
-            text = f"tl.zeros_like(s) + ({text})"
-        lines += [f"    # The spec's score: {kind.score.text}", *_read_lines(reads, 4), f"    s = {text}"]
-    return lines
 
 
 def _residual_nodes(plan: ForwardPlan) -> list[Node]:

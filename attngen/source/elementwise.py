@@ -1,0 +1,101 @@
+"""What is done to each element of a tile of scores, as lines of Triton: row bounds, the mask, the score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import sympy as sp
+
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.keys import Bound, Dilation, I, Term
+from attngen.source import elements, scalars
+from attngen.source.text import call, conjunction
+from attngen.spec.nodes import Name, walk
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A name, its value as Triton, and why."""
+
+    name: str
+    value: str
+    comment: str = ""
+
+
+def merged(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    """Terms that are an upper bound alone become one: j < max of the bounds."""
+    heads = [term for term in terms if not term.lowers and not term.residual]
+    if len(heads) < 2:
+        return terms
+    first = replace(heads[0], uppers=(Bound(sp.Max(*(term.row_upper() for term in heads))),))
+    return tuple(first if term is heads[0] else term for term in terms if term is heads[0] or term not in heads)
+
+
+def row_bounds(terms: tuple[Term, ...]) -> tuple[list[Assignment], list[list[str]]]:
+    """Assignments made once a tile, and for each term the comparisons of j that use them."""
+    bounds: list[Assignment] = []
+    visible: list[list[str]] = []
+    for n, term in enumerate(terms):
+        suffix = "" if len(terms) == 1 else f"_{n}"
+        tests = []
+        for name, relation, expression, present in (
+            ("row_first", ">=", term.row_lower(), bool(term.lowers)),
+            ("row_end", "<", term.row_upper(), True),
+        ):
+            if not present:
+                continue
+            text = scalars.write(expression)
+            if I in expression.free_symbols:
+                bounds.append(Assignment(f"{name}{suffix}", text))
+                tests.append(f"(j[None, :] {relation} {name}{suffix}[:, None])")
+            elif expression.is_Symbol:
+                tests.append(f"(j[None, :] {relation} {text})")
+            else:
+                bounds.append(Assignment(f"{name}{suffix}", text))
+                tests.append(f"(j[None, :] {relation} {name}{suffix})")
+        visible.append(tests)
+    return bounds, visible
+
+
+def visible_lines(terms: tuple[Term, ...], visible: list[list[str]], packed: bool, indent: int) -> list[str]:
+    """The elementwise mask: the reads its tests need, then one condition a term, united."""
+    reads = elements.Reads()
+    united = []
+    for n, (term, tests) in enumerate(zip(terms, visible, strict=True)):
+        for test in term.residual:
+            if isinstance(test, Dilation):
+                tests = [*tests, f"((i[:, None] - j[None, :]) % {test.step} == 0)"]
+            else:
+                tests = [*tests, f"({elements.write(test, _names(packed), reads)})"]
+        united.append(conjunction("visible", "|=" if n else "=", tests, indent))
+    return _read_lines(reads, indent) + united
+
+
+def _read_lines(reads: elements.Reads, indent: int) -> list[str]:
+    return [call(f"{name} = {helper}", arguments, indent) for (helper, *arguments), name in reads.calls.items()]
+
+
+def _names(packed: bool) -> dict[str, str]:
+    return {"i": "i[:, None]", "j": "j[None, :]", "h": "h[:, None]" if packed else "h", "b": "batch", "s": "s"}
+
+
+def score_lines(plan: ForwardPlan, packed: bool) -> list[str]:
+    """What is done to the products before the softmax; nothing when only a scale is, which the exponential takes."""
+    kind = plan.kind
+    if plan.plain_scores:
+        return []
+    if kind.softcap is not None:
+        lines = ["s = SOFTCAP * tanh(s * (SOFTMAX_SCALE / SOFTCAP))"]
+    else:
+        lines = ["s = s * SOFTMAX_SCALE"]
+    if kind.alibi:
+        slope = "slope[:, None]" if packed else "slope"
+        lines.append(f"s = s - {slope} * tl.abs(i[:, None] - j[None, :])  # ALiBi")
+    lines = [f"    {line}" for line in lines]
+    if kind.score is not None:
+        reads = elements.Reads()
+        text = elements.write(kind.score.tree, _names(packed), reads)
+        if not any(isinstance(node, Name) and node.id == "s" for node in walk(kind.score.tree)):
+            text = f"tl.zeros_like(s) + ({text})"
+        lines += [f"    # The spec's score: {kind.score.text}", *_read_lines(reads, 4), f"    s = {text}"]
+    return lines
