@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from datetime import datetime, timezone
 from typing import Any
+from uuid import uuid4
 
 from attngen.config import Config
 from attngen.database import Database, Status, Trial
@@ -21,7 +21,8 @@ class Journal:
 
     def __init__(self, task: Task, db: Database) -> None:
         self.task, self.db = task, db
-        self.study = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{os.getpid()}"
+        # A run of its own, also where one process starts several within a second.
+        self.study = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{uuid4().hex[:8]}"
         self.history = db.trials(task.problem, target=task.target.name, source=task.source)
         triton = task.versions.triton
         self.trials = [t for t in self.history if matches(t, task.template, triton) == WHOLE_MATCH]
