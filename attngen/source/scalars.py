@@ -16,10 +16,6 @@ def write(expression: sp.Expr, names: Mapping[str, str] | None = None) -> str:
     return _write(expression, names or {})[0]
 
 
-def uses_floor_div(expressions: list[sp.Expr]) -> bool:
-    return any(expression.has(FloorDiv) for expression in expressions)
-
-
 def _write(e: sp.Basic, names: Mapping[str, str]) -> tuple[str, int]:
     """The text and how tightly it binds."""
     if isinstance(e, sp.Symbol):
