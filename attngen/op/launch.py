@@ -16,7 +16,7 @@ from attngen.plan.forward import ForwardPlan
 from attngen.source import load_source, render
 
 MAX_GRID = 2**31 - 1
-MAX_KEPT_SHAPES = 4096  # prepared launches of one launcher, before they are all forgotten
+MAX_KEPT_SHAPES = 4096  # prepared launches of one op
 
 
 class Descriptor:
@@ -56,6 +56,16 @@ def signature_of(tensors: Sequence[Any]) -> tuple:
     return tuple(key)
 
 
+class Kept(dict[tuple, "Prepared"]):
+    """Prepared launches by signature; all are forgotten when there are too many."""
+
+    def keep(self, key: tuple, prepared: Prepared) -> Prepared:
+        if len(self) >= MAX_KEPT_SHAPES:
+            self.clear()
+        self[key] = prepared
+        return prepared
+
+
 class Launcher:
     """One config of a plan, ready to be called with tensors of any lengths.
 
@@ -68,7 +78,7 @@ class Launcher:
         self.config = config
         self.source = render(plan, config)
         self.function = load_source(self.source)
-        self._prepared: dict[tuple, Prepared] = {}
+        self._kept = Kept()
 
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **keywords: Any
@@ -76,11 +86,9 @@ class Launcher:
         extras = ordered_keywords(self.plan, keywords)
         check_call(self.plan, q, k, v, dict(zip(keywords_of(self.plan), extras, strict=True)), any_heads=True)
         key = signature_of((q, k, v, *extras))
-        prepared = self._prepared.get(key)
+        prepared = self._kept.get(key)
         if prepared is None:
-            if len(self._prepared) >= MAX_KEPT_SHAPES:
-                self._prepared.clear()
-            prepared = self._prepared[key] = self.prepare(q, k, v, extras)
+            prepared = self._kept.keep(key, self.prepare(q, k, v, extras))
         return prepared(q, k, v, extras)
 
     def prepare(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extras: Sequence[Any]) -> Prepared:

@@ -11,7 +11,7 @@ import torch
 from attngen import reference
 from attngen.op.checks import check_call, keywords_of
 from attngen.op.choose import Chooser
-from attngen.op.launch import MAX_KEPT_SHAPES, Launcher, Prepared, empty_outputs, signature_of
+from attngen.op.launch import Kept, Launcher, Prepared, empty_outputs, signature_of
 from attngen.plan.forward import ForwardPlan
 
 NAMESPACE = "attngen"
@@ -59,12 +59,12 @@ class Implementation:
         self.chooser = chooser
         self._keywords = keywords_of(plan)
         self._launchers: dict[Any, Launcher] = {}
-        self._prepared: dict[tuple, Prepared] = {}
+        self._kept = Kept()
 
     def choose_with(self, chooser: Chooser) -> None:
         if chooser is not self.chooser:
             self.chooser = chooser
-            self._prepared.clear()
+            self._kept.clear()
 
     def cuda(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any
@@ -72,7 +72,7 @@ class Implementation:
         if len(extras) < len(self._keywords):
             extras = self._padded(extras)
         key = signature_of((q, k, v, *extras))
-        prepared = self._prepared.get(key)
+        prepared = self._kept.get(key)
         if prepared is None:
             prepared = self._prepare(key, q, k, v, extras)
         return prepared(q, k, v, extras)
@@ -101,7 +101,4 @@ class Implementation:
         launcher = self._launchers.get(config)
         if launcher is None:
             launcher = self._launchers[config] = Launcher(self.plan, config)
-        if len(self._prepared) >= MAX_KEPT_SHAPES:
-            self._prepared.clear()
-        prepared = self._prepared[key] = launcher.prepare(q, k, v, extras)
-        return prepared
+        return self._kept.keep(key, launcher.prepare(q, k, v, extras))
