@@ -43,9 +43,9 @@ def same_arch(target: Target, name: str) -> bool:
 def best_first(trials: Iterable[Trial], template: str = "", triton: str = "") -> list[Trial]:
     """One trial for each config, the one to prefer first.
 
-    Trials of the same templates and Triton come before others, if any; then the shortest time. A config that was
-    measured again beside its rivals is judged by the latest such time alone: the first may have been lucky. One that
-    those templates made wrong even once is out.
+    Trials of the same templates and Triton come before others, if any. Then come configs measured again beside their
+    rivals, judged by the latest such time alone: a time of its own says less, a GPU being faster while it is cool.
+    Then the shortest time. A config that those templates made wrong even once is out.
     """
     trials = list(trials)
     wrong = {(t.config, t.template) for t in trials if t.status == "wrong"}
@@ -53,8 +53,13 @@ def best_first(trials: Iterable[Trial], template: str = "", triton: str = "") ->
     ok.sort(key=lambda t: (t.source == "measured", matches(t, template, triton), t.final, t.created))
     judged: dict[Config, Trial] = {t.config: t for t in ok}  # the last, most trusted, of each config
 
-    def preference(trial: Trial) -> tuple[bool, int, float]:
-        return trial.source != "measured", -matches(trial, template, triton), trial.median_ms or math.inf
+    def preference(trial: Trial) -> tuple[bool, int, bool, float]:
+        return (
+            trial.source != "measured",
+            -matches(trial, template, triton),
+            not trial.final,
+            trial.median_ms or math.inf,
+        )
 
     return sorted(judged.values(), key=preference)
 

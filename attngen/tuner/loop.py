@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from attngen.tuner.verdict import judge, status_of
 from attngen.tuner.workers import Worker, wait_for
 
 COMPILED_AHEAD = 4  # candidates that wait for the GPU
-FINALISTS, FINAL_MARGIN = 6, 1.05  # at most so many, within so much of the best
+FINALISTS, FINAL_MARGIN = 6, 1.15  # at most so many, within so much of the best: a GPU slows down as it warms
 TICK_SECONDS = 0.5
 COMPILER_PATIENCE, MEASURER_PATIENCE = 3.0, 15.0  # seconds past the end; the measurer is needed for the finalists
 OPENINGS = 3  # failures in a row to even start working, before giving up
@@ -209,7 +210,7 @@ class Loop:
 
     def _finals(self) -> tuple[Trial, ...]:
         """Time the best few again, in turns; the winner is the best of these."""
-        ranked = self.journal.ranked()
+        ranked = sorted(self.journal.ranked(), key=lambda t: t.median_ms or math.inf)
         limit = FINAL_MARGIN * ((ranked[0].median_ms or 0.0) if ranked else 0.0)
         near = [t for n, t in enumerate(ranked[:FINALISTS]) if n < 2 or (t.median_ms or 0.0) <= limit]
         if len(near) < 2 or all(t.final for t in near):

@@ -64,6 +64,12 @@ def test_finalists_are_judged_by_their_last_time(db):
     assert db.best(problem(), H100).config == steady
 
 
+def test_a_time_beside_rivals_beats_a_shorter_one_of_its_own(db):
+    raced, alone = Config(BLOCK_M=64), Config(BLOCK_M=128)
+    db.record_all([trial(1.2, config=raced, final=True), trial(1.1, config=alone, age=1)])
+    assert db.best(problem(), H100).config == raced
+
+
 def test_a_config_found_wrong_is_out(db):
     bad = Config(BLOCK_M=64)
     db.record_all([trial(1.0, config=bad), trial(2.0), trial(config=bad, status="wrong", median_ms=None)])
