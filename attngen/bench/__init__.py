@@ -5,6 +5,7 @@ peers       the other systems, as calls
 flex        FlexAttention for a kind
 run         the measuring
 host        what a call costs before the GPU starts, and how long a first call takes
-results     rows and what they were measured on, as JSON
+machine     what a run is made on: the GPU, its limits, its clocks
+results     rows of one or more runs on a GPU, as JSON
 tables      rows as Markdown tables, put into the README
 """

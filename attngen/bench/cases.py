@@ -2,43 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
+from attngen.errors import UsageError
 from attngen.spec import Kind, Spec, parse_spec
-
-DENSE, WINDOW = "dense-forward", "window-forward"
-SUITES = {"dense": (DENSE,), "window": (WINDOW,), "all": (DENSE, WINDOW)}
-DENSE_SEQS = (2048, 8192, 16384)
-TOKENS = 16384  # in every dense case
-
-_DENSE = {
-    "D64": "{name: dense-d64, heads: 32, head_dim: 64, kinds: {full: {}, causal: {causal: true}}, pattern: FC}",
-    "D128": "{name: dense-d128, heads: 16, head_dim: 128, kinds: {full: {}, causal: {causal: true}}, pattern: FC}",
-}
-# Each the local kind of the model's example: the digests are the same, and so are the tunings.
-_WINDOWS = (
-    ("ModernBERT-base", 8, 8192, "{name: modernbert-base, heads: 12, head_dim: 64, window: {half: 64}}"),
-    (
-        "GPT-OSS",
-        2,
-        16384,
-        "{name: gpt-oss-20b, heads: {query: 64, kv: 8}, head_dim: 64, causal: true, sink: learned, "
-        "window: {total: 128}}",
-    ),
-    (
-        "Gemma-3",
-        2,
-        32768,
-        "{name: gemma-3-4b, heads: {query: 8, kv: 4}, head_dim: 256, causal: true, window: {total: 1024}}",
-    ),
-    (
-        "Mistral",
-        1,
-        32768,
-        "{name: mistral-7b, heads: {query: 32, kv: 8}, head_dim: 128, causal: true, window: {total: 4096}}",
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -52,10 +22,101 @@ class BenchCase:
     batch: int
     seq: int
 
+    def matches(self, part: str) -> bool:
+        return part.lower() in f"{self.suite} {self.name}".lower()
 
-def suite_cases(suite: str, seqs: tuple[int, ...] = (), batch: int | None = None) -> list[BenchCase]:
-    """The cases of ``dense``, ``window`` or ``all``; ``seqs`` and ``batch`` instead of their own sizes."""
-    cases = [case for case in (*_dense(), *_windows()) if case.suite in SUITES[suite]]
+
+@dataclass(frozen=True)
+class Suite:
+    """Cases that stand in one table: every kind of each spec, at each (batch, length) beside it."""
+
+    name: str
+    title: str
+    measure: Literal["tflops", "ms"]  # what its table tells
+    specs: tuple[tuple[str, str, tuple[tuple[int, int], ...]], ...]  # label, YAML, sizes
+
+    @cached_property
+    def cases(self) -> tuple[BenchCase, ...]:
+        cases = []
+        for label, text, sizes in self.specs:
+            spec = parse_spec(text)
+            for kind in spec.kinds:
+                words = label if len(spec.kinds) == 1 else f"{label} {kind.name}"
+                cases += [BenchCase(self.name, f"{words} S{seq}", spec.name, kind, batch, seq) for batch, seq in sizes]
+        return tuple(cases)
+
+
+_DENSE_SIZES = ((8, 2048), (2, 8192), (1, 16384))  # 16384 tokens each
+DENSE = Suite(
+    "dense-forward",
+    "Dense forward, TFLOP/s",
+    "tflops",
+    (
+        (
+            "D64",
+            "{name: dense-d64, heads: 32, head_dim: 64, kinds: {full: {}, causal: {causal: true}}, pattern: FC}",
+            _DENSE_SIZES,
+        ),
+        (
+            "D128",
+            "{name: dense-d128, heads: 16, head_dim: 128, kinds: {full: {}, causal: {causal: true}}, pattern: FC}",
+            _DENSE_SIZES,
+        ),
+    ),
+)
+WIDE = Suite(
+    "wide-forward",
+    "Wide heads forward, TFLOP/s",
+    "tflops",
+    (
+        (
+            "D256 causal",
+            "{name: wide-d256, heads: {query: 8, kv: 4}, head_dim: 256, causal: true}",
+            ((2, 8192),),
+        ),
+        (
+            "D192/128 causal",
+            "{name: wide-d192-128, heads: 16, head_dim: {qk: 192, v: 128}, causal: true}",
+            ((2, 8192),),
+        ),
+    ),
+)
+WINDOW = Suite(
+    "window-forward",
+    "Windows forward, ms",
+    "ms",
+    # Each the local kind of the model's example: the digests are the same, and so are the tunings.
+    (
+        (
+            "ModernBERT-base",
+            "{name: modernbert-base, heads: 12, head_dim: 64, window: {half: 64}}",
+            ((8, 8192),),
+        ),
+        (
+            "GPT-OSS",
+            "{name: gpt-oss-20b, heads: {query: 64, kv: 8}, head_dim: 64, causal: true, sink: learned, "
+            "window: {total: 128}}",
+            ((2, 16384),),
+        ),
+        (
+            "Gemma-3",
+            "{name: gemma-3-4b, heads: {query: 8, kv: 4}, head_dim: 256, causal: true, window: {total: 1024}}",
+            ((2, 32768),),
+        ),
+        (
+            "Mistral",
+            "{name: mistral-7b, heads: {query: 32, kv: 8}, head_dim: 128, causal: true, window: {total: 4096}}",
+            ((1, 32768),),
+        ),
+    ),
+)
+SUITES: dict[str, tuple[Suite, ...]] = {"dense": (DENSE,), "wide": (WIDE,), "window": (WINDOW,)}
+SUITES["all"] = tuple(suite for suites in SUITES.values() for suite in suites)
+
+
+def suite_cases(name: str, seqs: tuple[int, ...] = (), batch: int | None = None) -> list[BenchCase]:
+    """The cases of ``dense``, ``wide``, ``window`` or ``all``; ``seqs`` and ``batch`` instead of their own sizes."""
+    cases = [case for suite in SUITES[name] for case in suite.cases]
     if not seqs and batch is None:
         return cases
     resized = {}
@@ -63,7 +124,7 @@ def suite_cases(suite: str, seqs: tuple[int, ...] = (), batch: int | None = None
         for seq in seqs or (case.seq,):
             size = batch or max(1, case.batch * case.seq // seq)
             name = f"{case.name.rsplit(' S', 1)[0]} S{seq}"
-            resized[name] = BenchCase(case.suite, name, case.spec, case.kind, size, seq)
+            resized[case.suite, name] = BenchCase(case.suite, name, case.spec, case.kind, size, seq)
     return list(resized.values())
 
 
@@ -77,19 +138,11 @@ def spec_cases(spec: Spec, kinds: Iterable[Kind], sizes: Iterable[tuple[int, int
     ]
 
 
-def _dense() -> list[BenchCase]:
-    specs = {width: parse_spec(text) for width, text in _DENSE.items()}
-    return [
-        BenchCase(DENSE, f"{width} {kind.name} S{seq}", spec.name, kind, TOKENS // seq, seq)
-        for width, spec in specs.items()
-        for kind in spec.kinds
-        for seq in DENSE_SEQS
-    ]
-
-
-def _windows() -> list[BenchCase]:
-    cases = []
-    for model, batch, seq, text in _WINDOWS:
-        spec = parse_spec(text)
-        cases.append(BenchCase(WINDOW, f"{model} S{seq}", spec.name, spec.kinds[0], batch, seq))
-    return cases
+def matching(cases: Sequence[BenchCase], parts: Sequence[str]) -> list[BenchCase]:
+    """Those whose suite and name have one of ``parts`` in them; all where there are no parts."""
+    if not parts:
+        return list(cases)
+    for part in parts:
+        if not any(case.matches(part) for case in cases):
+            raise UsageError(f"no case matches '{part}'; there are {', '.join(case.name for case in cases)}")
+    return [case for case in cases if any(case.matches(part) for part in parts)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,12 +32,15 @@ class Peer:
     title: str
     make: Callable[[Kind, dict[str, Any]], Call]
     module: str = ""  # what must be installed
+    sinks: bool = False  # whether it computes them
 
     def missing(self) -> str:
         """Why it cannot be used here, or nothing."""
-        if self.module and importlib.util.find_spec(self.module) is None:
-            return f"{self.module} is not installed"
-        return ""
+        return f"{self.module} is not installed" if self.module and not _importable(self.module) else ""
+
+    def left_out(self, kind: Kind) -> str:
+        """What of a kind it computes without, for a row's note."""
+        return "without the sink" if kind.sink and not self.sinks else ""
 
 
 def _sdpa(backend: SDPBackend | None) -> Callable[[Kind, dict[str, Any]], Call]:
@@ -62,11 +66,18 @@ def _sdpa(backend: SDPBackend | None) -> Callable[[Kind, dict[str, Any]], Call]:
     return make
 
 
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # the package that it lies in is not there, or broken
+        return False
+
+
 def _fa3(kind: Kind, inputs: dict[str, Any]) -> Call:
     from flash_attn_interface import flash_attn_func
 
     refuse(kind, allowed={"causal", "window", "softcap", "sink"}, name="FA3")
-    q, k, v = (inputs[name].transpose(1, 2) for name in "qkv")  # (batch, sequence, heads, dim) views
+    q, k, v = _heads_last(inputs)
     left, right = (None, None) if kind.window is None else (kind.window.left, kind.window.right)
     size = (-1 if left is None else left, 0 if kind.causal else -1 if right is None else right)
     options: dict[str, Any] = {"softmax_scale": kind.scale, "causal": kind.causal, "window_size": size}
@@ -77,6 +88,33 @@ def _fa3(kind: Kind, inputs: dict[str, Any]) -> Call:
         return flash_attn_func(q, k, v, **options)
 
     return call
+
+
+def _fa4(kind: Kind, inputs: dict[str, Any]) -> Call:
+    from flash_attn.cute import flash_attn_func  # type: ignore[import-not-found]
+
+    refuse(kind, allowed={"causal", "window", "softcap", "sink"}, name="FA4")
+    q, k, v = _heads_last(inputs)
+    left, right = (None, None) if kind.window is None else (kind.window.left, kind.window.right)
+    options: dict[str, Any] = {
+        "softmax_scale": kind.scale,
+        "causal": kind.causal,
+        "window_size": (left, right),  # None is open; causal closes the right side by itself
+    }
+    if kind.softcap is not None:
+        options["softcap"] = kind.softcap
+    if kind.sink:
+        options["learnable_sink"] = inputs["sink"]
+
+    def call() -> Any:
+        return flash_attn_func(q, k, v, **options)
+
+    return call
+
+
+def _heads_last(inputs: dict[str, Any]) -> list[torch.Tensor]:
+    """q, k and v as (batch, sequence, heads, dim) views."""
+    return [inputs[name].transpose(1, 2) for name in "qkv"]
 
 
 def refuse(kind: Kind, allowed: set[str], name: str) -> None:
@@ -96,15 +134,17 @@ PEERS = {
         Peer("fa2", "FA2 (SDPA flash)", _sdpa(SDPBackend.FLASH_ATTENTION)),
         Peer("flex", "FlexAttention", flex.make),
         Peer("fa3", "FA3", _fa3, "flash_attn_interface"),
+        Peer("fa4", "FA4", _fa4, "flash_attn.cute", sinks=True),
     )
 }
-DEFAULT_AGAINST = "sdpa,cudnn,flex,fa3"
 
 
 def chosen(names: str) -> list[Peer]:
-    """The peers of a list such as ``sdpa,flex``; ``none`` is an empty one."""
+    """The peers of a list such as ``sdpa,flex``; ``none`` is an empty one, ``all`` has every peer."""
     if names.strip() in ("", "none"):
         return []
+    if names.strip() == "all":
+        return list(PEERS.values())
     peers = []
     for name in (part.strip() for part in names.split(",")):
         if name not in PEERS:
@@ -113,9 +153,26 @@ def chosen(names: str) -> list[Peer]:
     return list(dict.fromkeys(peers))
 
 
-def left_out(kind: Kind) -> str:
-    """What of a kind the peers compute without, for a row's note."""
-    return "without the sink" if kind.sink else ""
+def versions(peers: Sequence[Peer]) -> dict[str, str]:
+    """The version of each package that ``peers`` come from and that is not part of torch."""
+    packages = importlib.metadata.packages_distributions()
+    found = {}
+    for peer in peers:
+        if not peer.module or peer.missing():
+            continue
+        # Several packages may share a folder, as flash-attn and flash-attn-4 do: the one that has the module's file.
+        for name in dict.fromkeys(packages.get(peer.module.partition(".")[0], ())):
+            if _has(name, peer.module):
+                found[name] = importlib.metadata.version(name)
+    if any(peer.name == "cudnn" for peer in peers) and torch.backends.cudnn.is_available():
+        found["cudnn"] = str(torch.backends.cudnn.version())
+    return found
+
+
+def _has(package: str, module: str) -> bool:
+    path = module.replace(".", "/")
+    files = {str(file) for file in importlib.metadata.files(package) or ()}
+    return f"{path}.py" in files or f"{path}/__init__.py" in files
 
 
 def reset() -> None:

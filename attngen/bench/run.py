@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 import torch
 
 from attngen.bench.cases import BenchCase
-from attngen.bench.peers import Call, Peer, Unsupported, left_out, reset
+from attngen.bench.machine import ClockLog
+from attngen.bench.peers import Call, Peer, Unsupported, reset
 from attngen.bench.results import Row
 from attngen.database import Database
 from attngen.errors import one_line
@@ -44,31 +47,50 @@ class Bench:
     timer: Timer
     device: str = "cuda"
     db: Database | None = None
+    log: ClockLog = field(default_factory=ClockLog)
 
 
 def measure(bench: Bench, cases: Sequence[BenchCase], peers: Sequence[Peer]) -> Iterator[list[Row]]:
-    """The rows of each case, ours first."""
+    """The rows of each case, ours first. A case that fails as a whole has rows that say why."""
     for case in cases:
-        plan = plan_forward(case.kind)
-        work = work_of(plan, case.batch, case.seq, case.seq, bench.target)
-        with torch.no_grad():
-            rows = _measure_case(bench, case, peers, work)
+        try:
+            with torch.no_grad():
+                rows = _measure_case(bench, case, peers)
+        except Exception as error:
+            rows = [
+                Row(case.suite, case.name, name, None, note=_reason(error))
+                for name in (OURS, *(peer.name for peer in peers))
+            ]
         yield rows
         if bench.device == "cuda":
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # after a fault of the GPU nothing works, and the rows have said so
+                torch.cuda.empty_cache()
 
 
-def _measure_case(bench: Bench, case: BenchCase, peers: Sequence[Peer], work: Work) -> list[Row]:
+def case_work(bench: Bench, case: BenchCase) -> Work:
+    """What the case must do at least."""
+    return work_of(plan_forward(case.kind), case.batch, case.seq, case.seq, bench.target)
+
+
+def _measure_case(bench: Bench, case: BenchCase, peers: Sequence[Peer]) -> list[Row]:
+    work = case_work(bench, case)
     problem = Problem("forward", case.kind.digest(), case.batch, case.seq, case.seq)
     checks = Checks(case.kind, problem, bench.device)
-    makers: dict[str, Callable[[], Call]] = {OURS: partial(_ours, bench, case, checks)}
+    op = KindOp(case.spec, case.kind, bench.db)
+    makers: dict[str, Callable[[], Call]] = {OURS: partial(_ours, bench, op, checks)}
     makers |= {peer.name: partial(peer.make, case.kind, checks.inputs) for peer in peers}
     reset()
     calls, reasons = prepared(makers)
     rows = {name: Row(case.suite, case.name, name, None, note=reason) for name, reason in reasons.items()}
+    start = time.monotonic()
     timings = bench.timer.race(list(calls.values()))
+    clock = bench.log.median(start)
+    notes = {peer.name: peer.left_out(case.kind) for peer in peers}
     for name, timing in zip(calls, timings, strict=True):
-        rows[name] = _row(case, name, timing, work, "" if name == OURS else left_out(case.kind))
+        rows[name] = replace(_row(case, name, timing, work), note=notes.get(name, ""), sm_mhz=clock)
+    with suppress(Exception):  # where there is no config, our row says why
+        chosen = op.config(*(checks.inputs[name] for name in "qkv"))
+        rows[OURS] = replace(rows[OURS], config=chosen.config.as_dict(), provenance=chosen.provenance)
     return [rows[name] for name in makers]
 
 
@@ -84,13 +106,17 @@ def prepared(makers: Mapping[str, Callable[[], Call]]) -> tuple[dict[str, Call],
         except Unsupported as reason:
             reasons[name] = str(reason)
         except Exception as error:
-            reasons[name] = one_line(f"{type(error).__name__}: {error}")[:MOST_TEXT]
+            reasons[name] = _reason(error)
     return calls, reasons
 
 
-def _ours(bench: Bench, case: BenchCase, checks: Checks) -> Call:
+def _reason(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}")[:MOST_TEXT]
+
+
+def _ours(bench: Bench, op: KindOp, checks: Checks) -> Call:
     """Our call, once its answers are right: a wrong kernel has no time."""
-    op, inputs = KindOp(case.spec, case.kind, bench.db), checks.inputs
+    inputs = checks.inputs
     if bench.device == "cuda":  # the CPU runs the reference itself
         fault = checks.find_fault(Launcher(op.plan, op.config(inputs["q"], inputs["k"], inputs["v"]).config))
         if fault:
@@ -98,7 +124,7 @@ def _ours(bench: Bench, case: BenchCase, checks: Checks) -> Call:
     return lambda: op(**inputs)
 
 
-def _row(case: BenchCase, name: str, timing: Timing, work: Work, note: str) -> Row:
+def _row(case: BenchCase, name: str, timing: Timing, work: Work) -> Row:
     ms = timing.median_ms
     return Row(
         case.suite,
@@ -109,5 +135,5 @@ def _row(case: BenchCase, name: str, timing: Timing, work: Work, note: str) -> R
         tflops=work.tflops(ms),
         gbps=work.gbps(ms),
         roofline=work.share(ms),
-        note=note,
+        bound=work.bound,
     )

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from attngen.bench.cases import DENSE, WINDOW
+from attngen.bench.cases import SUITES
+from attngen.bench.results import is_results, read, with_runs
 from attngen.errors import UsageError
 
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
@@ -22,24 +23,46 @@ TITLES = {
     "sdpa": "SDPA",
 }
 ORDER = tuple(TITLES)
-SUITES = {
-    DENSE: ("Dense forward, TFLOP/s", "tflops"),
-    WINDOW: ("Windows forward, ms", "ms"),
-}
-RATIOS = ("fa3", "flex")  # systems that our speed is divided by
+RATIOS = ("fa4", "fa3", "flex")  # systems that our speed is divided by
+ELSEWHEN = "\\*"  # after a figure of another run than ours
 
 
 def markdown(results: dict[str, Any]) -> str:
     """Every suite of one results file, then the cost of calls."""
-    versions = ", ".join(f"{name} {value}" for name, value in results.get("versions", {}).items())
-    parts = [f"{results['device']}; {versions}. Medians of interleaved rounds of one run."]
-    for suite in dict.fromkeys(row["suite"] for row in results["rows"]):
-        title, measure = SUITES.get(suite, (f"{suite}, ms", "ms"))
-        rows = [row for row in results["rows"] if row["suite"] == suite]
-        parts.append(f"**{title}**\n\n{_suite_table(rows, measure)}")
+    results = with_runs(results)
+    suites = {suite.name: suite for suite in SUITES["all"]}
+    parts = [_about(results)]
+    for name in dict.fromkeys([*suites, *(row["suite"] for row in results["rows"])]):
+        rows = [row for row in results["rows"] if row["suite"] == name]
+        title, measure = (suites[name].title, suites[name].measure) if name in suites else (f"{name}, ms", "ms")
+        if rows:
+            parts.append(f"**{title}**\n\n{_suite_table(rows, measure)}")
     if results.get("host"):
         parts.append(f"**Cost of a call**\n\n{_host_table(results['host'])}")
     return "\n\n".join(parts)
+
+
+def _about(results: dict[str, Any]) -> str:
+    """What the figures are of, in a paragraph."""
+    versions = ", ".join(f"{name} {value}" for name, value in results.get("versions", {}).items())
+    runs = len(results["runs"])
+    sentences = [f"{results['device']}; {versions}."]
+    if runs == 1:
+        sentences.append("Medians of interleaved rounds of one run.")
+    else:
+        sentences.append(
+            f"Medians of interleaved rounds of {runs} runs; speeds are compared within one, and {ELSEWHEN} marks "
+            "figures of another than attngen's."
+        )
+    clocks = results.get("clocks") or {}
+    if "clocks.sm.slowest_case" in clocks:
+        slowest, fastest = clocks["clocks.sm.slowest_case"], clocks["clocks.sm.fastest_case"]
+        sentences.append(f"SM clock {slowest:.0f} to {fastest:.0f} MHz while measured.")
+    measured = {row["system"] for row in results["rows"]}
+    absent = [TITLES.get(name, name) for name in results.get("missing", {}) if name not in measured]
+    if absent:
+        sentences.append(f"Not measured, because not installed: {', '.join(absent)}.")
+    return " ".join(sentences)
 
 
 def put_between(text: str, body: str, begin: str = BEGIN, end: str = END) -> str:
@@ -59,20 +82,30 @@ def _suite_table(rows: list[dict[str, Any]], measure: str) -> str:
     timed = {row["system"] for row in rows if row.get("ms")}
     systems = sorted(timed, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
     ratios = [name for name in RATIOS if name in timed and "attngen" in timed]
-    head = ["case", *(TITLES.get(name, name) for name in systems), "roofline"]
+    head = ["case", *(TITLES.get(name, name) for name in systems), "of the limit"]
     head += [f"speed / {TITLES[name]}" for name in ratios]
     lines = []
     for case, found in by_case.items():
-        cells = [_figure(found.get(name, {}).get(measure)) for name in systems]
-        share = found.get("attngen", {}).get("roofline")
-        cells.append("-" if share is None else f"{share:.0%}")
+        ours = found.get("attngen", {})
+        cells = [_cell(found.get(name, {}), measure, ours.get("run")) for name in systems]
+        share = ours.get("roofline")
+        cells.append("-" if share is None else f"{share:.0%} {ours.get('bound', '')}".strip())
         lines.append([case, *cells, *(_ratio(found, name) for name in ratios)])
     return _table(head, lines)
 
 
+def _cell(row: dict[str, Any], measure: str, run: str | None) -> str:
+    value = row.get(measure)
+    elsewhen = value is not None and run is not None and row["run"] != run
+    return _figure(value) + (ELSEWHEN if elsewhen else "")
+
+
 def _ratio(found: dict[str, dict[str, Any]], peer: str) -> str:
-    ours, theirs = found.get("attngen", {}).get("ms"), found.get(peer, {}).get("ms")
-    return f"{theirs / ours:.2f}" if ours and theirs else "-"
+    """How many times the peer's speed ours is, where both were measured in one run."""
+    ours, theirs = found.get("attngen", {}), found.get(peer, {})
+    if not ours.get("ms") or not theirs.get("ms") or ours["run"] != theirs["run"]:
+        return "-"
+    return f"{theirs['ms'] / ours['ms']:.2f}"
 
 
 def _host_table(rows: list[dict[str, Any]]) -> str:
@@ -100,13 +133,18 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m attngen.bench.tables README.md benchmarks/results/h100.json ...``"""
+    """``python -m attngen.bench.tables README.md benchmarks/results/*.json``: other JSON is passed over, by name."""
     readme, *files = sys.argv[1:] if arguments is None else arguments
     if not files:
         raise SystemExit("usage: python -m attngen.bench.tables README.md RESULTS.json ...")
-    body = "\n\n".join(markdown(json.loads(Path(file).read_text(encoding="utf-8"))) for file in files)
+    tables = []
+    for file in map(Path, files):
+        if is_results(json.loads(file.read_text(encoding="utf-8"))):
+            tables.append(markdown(read(file)))
+        else:
+            print(f"{file} has no benchmark rows", file=sys.stderr)
     path = Path(readme)
-    path.write_text(put_between(path.read_text(encoding="utf-8"), body), encoding="utf-8")
+    path.write_text(put_between(path.read_text(encoding="utf-8"), "\n\n".join(tables)), encoding="utf-8")
 
 
 if __name__ == "__main__":

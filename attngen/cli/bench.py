@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,9 +21,8 @@ from attngen.cli.options import (
     quiet_option,
     seqs_option,
 )
-from attngen.cli.output import console, print_json, print_table, say, watched
-from attngen.errors import UsageError
-from attngen.report.quantities import digits, duration
+from attngen.cli.output import console, print_json, say, watched
+from attngen.errors import UsageError, one_line
 from attngen.spec import Spec, load_spec
 
 if TYPE_CHECKING:
@@ -34,13 +36,18 @@ STDOUT = "-"
 
 @click.command("bench")
 @click.argument("path", metavar="[SPEC]", required=False)
-@click.option("--suite", type=click.Choice(["dense", "window", "all"]), help="Cases that peers publish, not a spec's.")
+@click.option(
+    "--suite", type=click.Choice(["dense", "wide", "window", "all"]), help="Cases that peers publish, not a spec's."
+)
+@click.option(
+    "--cases", "parts", metavar="TEXT", multiple=True, help="Only cases with TEXT in their name; may be given again."
+)
 @click.option(
     "--against",
-    default="sdpa,cudnn,flex,fa3",
+    default="sdpa,cudnn,flex,fa3,fa4",
     show_default=True,
     metavar="LIST",
-    help="Systems to measure beside: sdpa, cudnn, fa2, flex, fa3; or none.",
+    help="Systems to measure beside: sdpa, cudnn, fa2, flex, fa3, fa4; or all, or none.",
 )
 @click.option("--host", is_flag=True, help="Also what a call costs the host, and how long a first call takes.")
 @click.option("--tune", "minutes", type=Positive(), metavar="M", help="Tune first, M minutes in all.")
@@ -49,12 +56,17 @@ STDOUT = "-"
 @batch_option
 @db_option
 @click.option(
-    "--json", "json_file", metavar="FILE", help="Write the results to FILE; - is stdout, and nothing else is."
+    "--json",
+    "json_file",
+    metavar="FILE",
+    help="Write the results to FILE, in a folder to <gpu>.json; - is stdout, and nothing else is.",
 )
+@click.option("--merge", "merge_file", metavar="FILE", help="Put the results in place of the same cases' in FILE.")
 @quiet_option
 def command(
     path: str | None,
     suite: str | None,
+    parts: tuple[str, ...],
     against: str,
     host: bool,
     minutes: float | None,
@@ -63,6 +75,7 @@ def command(
     batch: int | None,
     db: str | None,
     json_file: str | None,
+    merge_file: str | None,
     quiet: bool,
 ) -> None:
     """Measure SPEC's kernels, or a suite's, side by side with other systems on this GPU.
@@ -70,36 +83,62 @@ def command(
     Exit status 1 if one of ours could not run or gave a wrong answer.
     """
     if (path is None) == (suite is None):
-        raise UsageError("give either a SPEC or --suite dense, window or all")
+        raise UsageError("give either a SPEC or --suite dense, wide, window or all")
     spec = None if path is None else load_spec(path)
     from attngen.bench import peers as peers_module
+    from attngen.bench.cases import matching
     from attngen.bench.host import measure_host
-    from attngen.bench.results import as_json, write
+    from attngen.bench.machine import clocks, hardware, limits
+    from attngen.bench.results import Run, as_json
+    from attngen.cli.bench_rows import print_host
+    from attngen.database import current_versions
 
     peers = peers_module.chosen(against)
-    cases = _cases(spec, suite, kind, seqs, batch)
+    cases = matching(_cases(spec, suite, kind, seqs, batch), parts)
     bench, device = gpu_bench(db)
-    present = [peer for peer in peers if not peer.missing()]
-    notes = [f"{peer.title} is left out: {reason}" for peer in peers if (reason := peer.missing())]
+    writers = _writers(json_file, merge_file, bench.target.name, device)
+    missing = {peer.name: reason for peer in peers if (reason := peer.missing())}
+    present = [peer for peer in peers if peer.name not in missing]
+    notes = [f"{peer.title} is left out: {missing[peer.name]}" for peer in peers if peer.name in missing]
     if minutes is not None:
-        _tune(cases, bench, minutes, watched(quiet))
+        notes += _tune(cases, bench, minutes, watched(quiet))
+    run = Run(
+        device=device,
+        hardware=hardware(bench.target),
+        versions=current_versions().as_dict() | peers_module.versions(present),
+        clocks=clocks(),
+        limits=limits(bench.target),
+        missing=missing,
+        notes=tuple(notes),
+        id=new_run_id(),
+    )
+
+    def save(rows: list[Row], hosts: list[HostRow]) -> None:
+        for writer in writers:
+            writer(as_json(run, rows, hosts))
+
     say_table = json_file != STDOUT
-    rows = _measure(bench, cases, present, say_table, watched(quiet))
+    with bench.log:
+        rows = _measure(bench, cases, present, say_table, watched(quiet), lambda rows: save(rows, []))
     hosts = measure_host(bench, present) if host else []
     if hosts:
         hosts = [_with_first_calls(hosts[0], spec, cases[0], db), *hosts[1:]]
+        save(rows, hosts)
     if say_table:
-        _print_host(hosts)
+        print_host(hosts)
         for note in notes:
             say(note, "yellow")
-    values = as_json(rows, hosts, device) | ({"notes": notes} if notes else {})
-    if json_file == STDOUT:
-        print_json(values)
-    elif json_file is not None:
-        write(Path(json_file), values)
-        say(f"wrote {json_file}")
+        for file in _files(json_file, merge_file, bench.target.name):
+            say(f"wrote {file}")
+    else:
+        print_json(as_json(run, rows, hosts))
     if any(row.system == "attngen" and row.ms is None for row in rows):
         raise click.exceptions.Exit(1)
+
+
+def new_run_id() -> str:
+    """Of a run that begins now."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def gpu_bench(db: str | None) -> tuple[Bench, str]:
@@ -132,20 +171,60 @@ def _cases(
     return suite_cases(suite, seqs, batch)
 
 
-def _tune(cases: list[BenchCase], bench: Bench, minutes: float, show: bool) -> None:
-    """Tune every case, each for its share of the time."""
+def _files(json_file: str | None, merge_file: str | None, gpu: str) -> list[Path]:
+    """The files to write; in a folder the one that is named for the GPU."""
+    paths = [Path(name) for name in (json_file, merge_file) if name not in (None, STDOUT)]
+    return [path / f"{gpu}.json" if path.is_dir() else path for path in paths]
+
+
+def _writers(
+    json_file: str | None, merge_file: str | None, gpu: str, device: str
+) -> list[Callable[[dict[str, Any]], None]]:
+    """What to do with results as they grow: a run that is ended leaves what it has measured."""
+    from attngen.bench.results import check_device, read, write
+
+    writers: list[Callable[[dict[str, Any]], None]] = []
+    for file in _files(json_file, None, gpu):
+        writers.append(partial(write, file))
+    for file in _files(None, merge_file, gpu):
+        old = read(file)
+        check_device(old, device)
+        writers.append(partial(_merge, file, old))
+    return writers
+
+
+def _merge(file: Path, old: dict[str, Any], values: dict[str, Any]) -> None:
+    from attngen.bench.results import merged, write
+
+    write(file, merged(old, values))
+
+
+def _tune(cases: list[BenchCase], bench: Bench, minutes: float, show: bool) -> list[str]:
+    """Tune every case, each for its share of the time; what went wrong, for untuned kernels can be measured too."""
     from attngen.cli.tune import search
     from attngen.database import open_database
 
     problems = [(case.spec, case.kind, case.batch, case.seq) for case in cases]
-    search(problems, bench.target, bench.db or open_database(), minutes=minutes, show=show)
+    try:
+        search(problems, bench.target, bench.db or open_database(), minutes=minutes, show=show)
+    except Exception as error:
+        return [one_line(f"the tuning ended early: {type(error).__name__}: {error}")]
+    return []
 
 
-def _measure(bench: Bench, cases: list[BenchCase], peers: list[Peer], print_rows: bool, show: bool) -> list[Row]:
-    """Every case's rows, printed as they come."""
+def _measure(
+    bench: Bench,
+    cases: list[BenchCase],
+    peers: list[Peer],
+    print_rows: bool,
+    show: bool,
+    save: Callable[[list[Row]], None],
+) -> list[Row]:
+    """Every case's rows, printed and saved as they come."""
     from rich.status import Status
 
-    from attngen.bench.run import measure
+    from attngen.bench.run import case_work, measure
+    from attngen.cli.bench_rows import print_case
 
     rows: list[Row] = []
     measured = measure(bench, cases, peers)
@@ -157,30 +236,10 @@ def _measure(bench: Bench, cases: list[BenchCase], peers: list[Peer], print_rows
             found = next(measured)
         rows += found
         if print_rows:
-            print_case(case, found)
+            work = case_work(bench, case) if any(row.ms for row in found) else None
+            print_case(case, found, work, bench.target)
+        save(rows)
     return rows
-
-
-def print_case(case: BenchCase, rows: list[Row]) -> None:
-    """One case: a line for each system, and how many times its speed ours is."""
-    ours = next((row.ms for row in rows if row.system == "attngen"), None)
-    columns = ["system", "time", "spread", "TFLOP/s", "GB/s", "roofline", "our speed", ""]
-    lines = [
-        [
-            row.system,
-            duration(row.ms),
-            duration(row.spread),
-            "" if row.tflops is None else digits(row.tflops),
-            "" if row.gbps is None else digits(row.gbps),
-            "" if row.roofline is None else f"{row.roofline:.0%}",
-            f"{row.ms / ours:.2f} x" if row.ms and ours and row.system != "attngen" else "",
-            row.note,
-        ]
-        for row in rows
-    ]
-    say(f"{case.name}: batch {case.batch}, {case.seq} x {case.seq}", "bold")
-    print_table(columns, lines, right=columns[1:7], wide=[""])
-    say()
 
 
 def _with_first_calls(row: HostRow, spec: Spec | None, case: BenchCase, db: str | None) -> HostRow:
@@ -193,21 +252,3 @@ def _with_first_calls(row: HostRow, spec: Spec | None, case: BenchCase, db: str 
     one = Spec(case.spec, 1, (case.kind,), (case.kind.name,)) if spec is None else spec
     cold, warm = first_calls(one, case.batch, case.seq, db)
     return replace(row, first_cold_s=round(cold, 3), first_warm_s=round(warm, 3))
-
-
-def _print_host(rows: list[HostRow]) -> None:
-    if not rows:
-        return
-    columns = ["system", "host time of a call", "first call, cold cache", "warm cache", ""]
-    lines = [
-        [
-            row.system,
-            "-" if row.call_us is None else f"{row.call_us:.1f} us",
-            "" if row.first_cold_s is None else f"{row.first_cold_s:.2f} s",
-            "" if row.first_warm_s is None else f"{row.first_warm_s:.2f} s",
-            row.note,
-        ]
-        for row in rows
-    ]
-    print_table(columns, lines, right=columns[1:4], wide=[""])
-    say()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.work import compulsory_bytes, useful_flops, visible_pairs
 from attngen.problem import Problem
+from attngen.report.quantities import digits, duration, quantity
 from attngen.target import Target
 
 Limit = Literal["math", "bytes", "exponentials"]
@@ -41,6 +42,11 @@ class Work:
         """No kernel on this GPU is faster than this."""
         return max(self.limits.values())
 
+    @property
+    def intensity(self) -> float:
+        """FLOP for each byte that must move."""
+        return self.flops / self.bytes
+
     def tflops(self, ms: float) -> float:
         return self.flops / ms * 1e-9
 
@@ -52,7 +58,7 @@ class Work:
         return self.floor_ms / ms
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "floor_ms": self.floor_ms, "bound": self.bound}
+        return {**vars(self), "floor_ms": self.floor_ms, "bound": self.bound, "intensity": self.intensity}
 
 
 def work_of(plan: ForwardPlan, batch: int, seq_q: int, seq_k: int, target: Target) -> Work:
@@ -72,3 +78,9 @@ def work_of(plan: ForwardPlan, batch: int, seq_q: int, seq_k: int, target: Targe
         bytes_ms=moved / target.memory_bandwidth * 1e3,
         exp_ms=exps / target.exp2_rate * 1e3,
     )
+
+
+def floor_in_words(work: Work, target: Target) -> str:
+    """``at least 0.345 ms on h200, by math: 275 GFLOP, 271 MB, 1016 FLOP/B``."""
+    amounts = f"{quantity(work.flops, 'FLOP')}, {quantity(work.bytes, 'B')}, {digits(work.intensity)} FLOP/B"
+    return f"at least {duration(work.floor_ms)} on {target.name}, by {work.bound}: {amounts}"

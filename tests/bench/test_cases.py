@@ -1,6 +1,10 @@
 """The suites are the published cases, and use the tunings of the examples."""
 
-from attngen.bench.cases import spec_cases, suite_cases
+import pytest
+
+from attngen.bench.cases import matching, spec_cases, suite_cases
+from attngen.errors import UsageError
+from attngen.plan import plan_forward
 from attngen.resources import resource_dir
 from attngen.spec import load_spec, parse_spec
 
@@ -36,7 +40,33 @@ def test_other_sizes():
     cases = suite_cases("dense", seqs=(4096,))
     assert len(cases) == 4 and {(c.batch, c.seq) for c in cases} == {(4, 4096)}
     assert {c.batch for c in suite_cases("window", batch=1)} == {1}
-    assert len(suite_cases("all")) == 16
+    assert len(suite_cases("all", seqs=(4096,))) == 4 + 2 + 4
+
+
+def test_wide_heads():
+    cases = suite_cases("wide")
+    assert [(c.name, c.batch, c.kind.heads.query, c.kind.heads.kv) for c in cases] == [
+        ("D256 causal S8192", 2, 8, 4),
+        ("D192/128 causal S8192", 2, 16, 16),
+    ]
+    assert [(c.kind.head_dim.qk, c.kind.head_dim.v) for c in cases] == [(256, 256), (192, 128)]
+    assert all(c.kind.causal and plan_forward(c.kind) for c in cases)
+
+
+def test_all_is_every_suite():
+    assert [c.suite for c in suite_cases("all")] == 12 * ["dense-forward"] + 2 * ["wide-forward"] + 4 * [
+        "window-forward"
+    ]
+    names = [(c.suite, c.name) for c in suite_cases("all")]
+    assert len(set(names)) == len(names)
+
+
+def test_cases_by_part_of_their_names():
+    cases = suite_cases("all")
+    assert [c.name for c in matching(cases, ["d256", "gpt"])] == ["D256 causal S8192", "GPT-OSS S16384"]
+    assert matching(cases, ["window-forward"]) == suite_cases("window") and matching(cases, []) == cases
+    with pytest.raises(UsageError, match="no case matches 'D96'; there are D64 full S2048, "):
+        matching(cases, ["D128", "D96"])
 
 
 def test_the_kinds_of_a_spec():

@@ -1,12 +1,14 @@
 """The measuring, on the CPU: rows of systems that run, that cannot, and that fail."""
 
+import importlib.metadata
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from attngen.bench import host as host_module
-from attngen.bench import peers, results
+from attngen.bench import peers
 from attngen.bench.cases import spec_cases
 from attngen.bench.host import first_calls, measure_host
 from attngen.bench.peers import PEERS, Peer, Unsupported, chosen
@@ -52,6 +54,49 @@ def test_every_system_has_a_row(bench):
     assert (cannot.ms, cannot.note) == (None, "no windows")
 
 
+def test_rows_say_what_ran_and_which_limit_holds(bench):
+    ((ours, sdpa),) = measure(bench, spec_cases(SPEC, SPEC.kinds, [(2, 24)]), [PEERS["sdpa"]])
+    assert ours.config["BLOCK_M"] > 0 and ours.provenance.startswith("default for h100")
+    assert sdpa.config is None and sdpa.provenance == ""
+    assert ours.bound == sdpa.bound == "bytes" and ours.sm_mhz is None
+
+
+def test_the_clock_of_a_case_is_that_of_its_race(bench):
+    class Throttled(Turns):
+        def race(self, calls):
+            for mhz in (1500.0, 1200.0, 1300.0):
+                bench.log.note(mhz)
+            return super().race(calls)
+
+    bench.log.note(1980.0)  # before
+    ((ours, sdpa),) = measure(
+        replace(bench, timer=Throttled()), spec_cases(SPEC, SPEC.kinds, [(2, 24)]), [PEERS["sdpa"]]
+    )
+    assert ours.sm_mhz == sdpa.sm_mhz == 1300.0
+
+
+def test_a_case_that_fails_does_not_end_the_run(bench):
+    """The first race fails for all: its rows say why, and the next case is measured."""
+
+    class Once(Turns):
+        raced = 0
+
+        def race(self, calls):
+            self.raced += 1
+            if self.raced == 1:
+                raise RuntimeError("an illegal access")
+            return super().race(calls)
+
+    first, second = measure(
+        replace(bench, timer=Once()), spec_cases(SPEC, SPEC.kinds, [(2, 24), (1, 8)]), [PEERS["sdpa"]]
+    )
+    assert [(row.system, row.ms, row.note) for row in first] == [
+        ("attngen", None, "RuntimeError: an illegal access"),
+        ("sdpa", None, "RuntimeError: an illegal access"),
+    ]
+    assert [row.ms for row in second] == [1.0, 2.0]
+
+
 def test_peers_compute_what_we_do(bench):
     """SDPA's call means the same as ours, grouped heads and scale included."""
     from attngen.op import KindOp
@@ -70,20 +115,27 @@ def test_peers_say_what_they_lack():
         PEERS["sdpa"].make(kind, {})
     sink = parse_spec("{heads: 2, head_dim: 64, causal: true, sink: learned}").kinds[0]
     peers.refuse(sink, {"causal", "sink"}, "x")
-    assert peers.left_out(sink) == "without the sink"
+    assert PEERS["fa3"].left_out(sink) == "without the sink" and PEERS["fa4"].left_out(sink) == ""
+    assert PEERS["fa3"].left_out(kind) == ""
 
 
 def test_choosing_peers():
     assert [peer.name for peer in chosen("sdpa, flex,sdpa")] == ["sdpa", "flex"]
     assert chosen("none") == []
+    assert [peer.name for peer in chosen("all")] == ["sdpa", "cudnn", "fa2", "flex", "fa3", "fa4"]
     with pytest.raises(UsageError, match="did you mean 'cudnn'"):
         chosen("cudn")
 
 
 def test_a_missing_peer_is_named():
-    if PEERS["fa3"].missing():
-        assert PEERS["fa3"].missing() == "flash_attn_interface is not installed"
-    assert PEERS["sdpa"].missing() == ""
+    assert Peer("x", "X", fails, "no_such_module").missing() == "no_such_module is not installed"
+    assert Peer("x", "X", fails, "no_such_package.part").missing() == "no_such_package.part is not installed"
+    assert Peer("x", "X", fails, "torch.nn").missing() == "" and PEERS["sdpa"].missing() == ""
+
+
+def test_versions_of_peers():
+    here = [Peer("x", "X", fails, "click"), Peer("y", "Y", fails, "no_such_module"), PEERS["sdpa"]]
+    assert peers.versions(here) == {"click": importlib.metadata.version("click")}
 
 
 def test_fa3_is_called_as_it_wants(monkeypatch):
@@ -109,6 +161,32 @@ def test_fa3_is_called_as_it_wants(monkeypatch):
         assert seen["shape"] == (2, 8, 4, 16)
 
 
+def test_fa4_is_called_as_it_wants(monkeypatch):
+    """As FA3, but a window is None where it is open, and it takes the sink."""
+    seen = {}
+
+    class Module:
+        @staticmethod
+        def flash_attn_func(q, k, v, **options):
+            seen.clear()
+            seen.update(options, shape=q.shape)
+
+    monkeypatch.setitem(sys.modules, "flash_attn", Module)
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", Module)
+    inputs = {name: torch.zeros(2, 4, 8, 16) for name in "qkv"} | {"sink": torch.ones(4)}
+    for fields, size in [
+        ("causal: true, window: {total: 128}, sink: learned", (127, 0)),
+        ("window: {half: 64}, softcap: 3", (64, 64)),
+        ("causal: true", (None, None)),
+        ("scale: 0.5", (None, None)),
+    ]:
+        kind = parse_spec("{heads: 4, head_dim: 16, " + fields + "}").kinds[0]
+        PEERS["fa4"].make(kind, inputs)()
+        assert seen["window_size"] == size and seen["causal"] == kind.causal and seen["softmax_scale"] == kind.scale
+        assert seen["shape"] == (2, 8, 4, 16)
+        assert ("learnable_sink" in seen) == bool(kind.sink) and seen.get("softcap") == kind.softcap
+
+
 def test_host_time(bench, monkeypatch):
     monkeypatch.setattr(host_module, "CALLS", 2)
     monkeypatch.setattr(host_module, "ROUNDS", 3)
@@ -124,36 +202,3 @@ def test_host_time(bench, monkeypatch):
 def test_first_calls(tmp_path):
     cold, warm = first_calls(SPEC, 1, 8, str(tmp_path / "db"))
     assert cold > 0 and warm > 0
-
-
-def test_results_as_json(monkeypatch):
-    monkeypatch.setattr(results.subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError()))
-    rows = [
-        results.Row("s", "c", "attngen", 0.12345678, 0.01, 600.0, 1000.0, 0.8),
-        results.Row("s", "c", "fa3", None, note="no"),
-    ]
-    values = results.as_json(rows, [results.HostRow("attngen", 30.0)], "NVIDIA H100")
-    assert values["device"] == "NVIDIA H100" and values["clocks"] == {} and "torch" in values["versions"]
-    assert values["rows"] == [
-        {
-            "suite": "s",
-            "case": "c",
-            "system": "attngen",
-            "ms": 0.123457,
-            "spread": 0.01,
-            "tflops": 600.0,
-            "gbps": 1000.0,
-            "roofline": 0.8,
-        },
-        {"suite": "s", "case": "c", "system": "fa3", "ms": None, "note": "no"},
-    ]
-    assert values["host"] == [{"system": "attngen", "call_us": 30.0}]
-
-
-def test_clocks_are_what_the_driver_says(monkeypatch):
-    class Done:
-        stdout = "1755, 1980, 2619, 700.00, [N/A]\n"
-
-    monkeypatch.setattr(results.subprocess, "run", lambda *a, **k: Done)
-    clocks = results.as_json([], [], "x")["clocks"]
-    assert clocks == {"clocks.sm": 1755.0, "clocks.max.sm": 1980.0, "clocks.mem": 2619.0, "power.limit": 700.0}

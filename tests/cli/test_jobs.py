@@ -1,16 +1,10 @@
-"""``attngen verify``, ``tune``, ``bench`` and ``run``: long work, on machines without a GPU."""
+"""``attngen verify``, ``tune`` and ``run``: long work, on machines without a GPU."""
 
 import json
-import sys
 
 import pytest
 
-from attngen.bench.run import Bench
-from attngen.cli import bench as bench_command
-from attngen.database import open_database
 from attngen.report.layers import counted
-from attngen.target import get_target
-from attngen.tuner.bench import Timing
 from attngen.verify.finding import Finding
 
 
@@ -44,50 +38,6 @@ def test_tune_by_the_cost_model(attngen, tiny):
     assert values[0]["known"] == 2 and values[0]["tried"] == 0 and values[0]["ms"] > 0
     shown = json.loads(attngen("show", tiny, "--target", "a100", "--json").stdout)
     assert [row["source"] for row in shown["tunings"]] == ["model"]
-
-
-class Turns:
-    def race(self, calls):
-        return [Timing(1.0 + n, 0.1, 30) for n in range(len(calls))]
-
-
-@pytest.fixture
-def cpu_bench(monkeypatch):
-    """Measures on the CPU, where ours is the reference."""
-    bench = Bench(get_target("h100"), Turns(), device="cpu", db=open_database())
-    monkeypatch.setattr(bench_command, "gpu_bench", lambda db: (bench, "a CPU"))
-
-
-def test_bench_needs_a_gpu(attngen, tiny, monkeypatch):
-    monkeypatch.setattr("attngen.target.detect", lambda *_: None)
-    result = attngen("bench", tiny)
-    assert result.exit_code == 2 and result.stdout == "" and "this machine has none" in result.stderr
-
-
-def test_bench(attngen, tiny, cpu_bench, tmp_path):
-    result = attngen("bench", tiny, "--seq", 16, "--batch", 2, "--against", "sdpa,fa3", "--json", "out/r.json")
-    assert result.exit_code == 0, result.output
-    text = " ".join(result.stdout.split())
-    assert "attention B2 S16: batch 2, 16 x 16" in text and "attngen 1.00 ms 0.1 ms" in text.replace("0.100", "0.1")
-    assert "SDPA has no window" in text
-    values = json.loads((tmp_path / "out" / "r.json").read_text())
-    assert values["device"] == "a CPU" and values["rows"][0]["system"] == "attngen"
-    if "flash_attn_interface" not in sys.modules:
-        assert any("FA3 is left out" in note for note in values.get("notes", ["FA3 is left out"]))
-
-
-def test_bench_as_json(attngen, tiny, cpu_bench):
-    result = attngen("bench", tiny, "--seq", 16, "--batch", 1, "--against", "none", "--json", "-")
-    assert [row["system"] for row in json.loads(result.stdout)["rows"]] == ["attngen"]
-
-
-def test_bench_fails_when_ours_does(attngen, tiny, cpu_bench, monkeypatch):
-    def wrong(*arguments):
-        raise AssertionError("off by one")
-
-    monkeypatch.setattr("attngen.bench.run._ours", wrong)
-    result = attngen("bench", tiny, "--seq", 16, "--against", "none")
-    assert result.exit_code == 1 and "off by one" in result.stdout
 
 
 def test_run_is_the_whole_job(attngen, tiny, tmp_path):

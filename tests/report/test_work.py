@@ -4,7 +4,7 @@ import pytest
 
 from attngen.bench.cases import suite_cases
 from attngen.plan import plan_forward
-from attngen.report.work import work_of
+from attngen.report.work import floor_in_words, work_of
 from attngen.spec import parse_spec
 from attngen.target import get_target
 
@@ -40,6 +40,14 @@ def test_floors_of_windows_that_were_reckoned_before(model, bytes_ms, math_ms):
     assert work.bytes_ms == pytest.approx(bytes_ms, rel=0.02)
     assert work.math_ms == pytest.approx(math_ms, rel=0.03)
     assert work.bound == ("bytes" if bytes_ms > math_ms else "math")
+
+
+def test_the_least_time_in_words():
+    """D128 causal at 8192, by hand: 32 heads of 8192 x 8193 / 2 pairs of 512 FLOP, 8192 rows of 4 x 128 bf16 + lse."""
+    case = next(case for case in suite_cases("dense") if case.name == "D128 causal S8192")
+    work = work_of(plan_forward(case.kind), case.batch, case.seq, case.seq, H100)
+    assert work.intensity == pytest.approx(5.499e11 / 2.695e8, rel=1e-3)
+    assert floor_in_words(work, H100) == "at least 0.689 ms on h100, by math: 550 GFLOP, 269 MB, 2040 FLOP/B"
 
 
 def test_small_head_dims_are_bound_by_exponentials():
