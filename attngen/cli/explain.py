@@ -14,53 +14,60 @@ from attngen.cli.options import (
     json_option,
     kind_option,
     resolve_target,
-    seq_option,
+    seqs_option,
     spec_argument,
     target_option,
 )
 from attngen.cli.output import console, print_json, print_table, say
 from attngen.report import layers
 from attngen.report.decided import decided, telling_length
-from attngen.report.quantities import duration, quantity, share
+from attngen.report.quantities import digits, duration, quantity, share
 from attngen.spec import Kind, Spec, load_spec
 from attngen.target import Target
 
 LINES = 20  # of a picture
 
+Sizes = list[tuple[int, int]]  # (batch, length)
+
 
 @click.command("explain")
 @spec_argument
 @kind_option
-@seq_option("long enough to show every window")
+@seqs_option("long enough to show every window; the picture is of the first")
 @batch_option
 @target_option
 @click.option("--png", type=click.Path(dir_okay=False), metavar="FILE", help="Draw the masks into FILE.")
 @json_option
 def command(
-    path: str, kind: str | None, seq: int | None, batch: int | None, target: str | None, png: str | None, as_json: bool
+    path: str,
+    kind: str | None,
+    seqs: tuple[int, ...],
+    batch: int | None,
+    target: str | None,
+    png: str | None,
+    as_json: bool,
 ) -> None:
     """Show what a spec means: a picture of each mask, FLOPs, bytes, roofline, and the kernel's loops."""
     spec = load_spec(path)
     kinds = chosen_kinds(spec, kind)
     gpu = resolve_target(target)
-    seq = seq or telling_length(spec)
-    batch = default_batch(seq, batch)
+    sizes = [(default_batch(seq, batch), seq) for seq in seqs or (telling_length(spec),)]
     if png is not None:
         from attngen.report.plot import draw
 
-        draw(spec, kinds, seq, batch, gpu, Path(png))
+        draw(spec, kinds, sizes[0][1], sizes[0][0], gpu, Path(png))
     if as_json:
-        print_json({"name": spec.name, "kinds": [_values(spec, one, batch, seq, gpu) for one in kinds]})
+        print_json({"name": spec.name, "kinds": [_values(spec, one, sizes, gpu) for one in kinds]})
         return
     for n, one in enumerate(kinds):
         if n:
             say()
-        _print_kind(spec, one, batch, seq, gpu)
+        _print_kind(spec, one, sizes, gpu)
     if png is not None:
         say(f"\nwrote {png}")
 
 
-def _print_kind(spec: Spec, kind: Kind, batch: int, seq: int, target: Target) -> None:
+def _print_kind(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> None:
     from attngen.plan import plan_forward
     from attngen.report.arguments import OPTIONAL, needed
     from attngen.report.loops import loops_in_words
@@ -74,6 +81,7 @@ def _print_kind(spec: Spec, kind: Kind, batch: int, seq: int, target: Target) ->
     if scores := layers.scores(kind):
         say(f"scores: {scores}")
     colour = out.color_system in ("256", "truecolor")
+    seq = sizes[0][1]
     drawing = picture(kind, seq, seq, 2 * LINES if colour else LINES)
     for line in framed(drawing, colour):
         out.print(line)
@@ -82,7 +90,10 @@ def _print_kind(spec: Spec, kind: Kind, batch: int, seq: int, target: Target) ->
     if left_out:
         say(f"not generated yet: {', '.join(left_out)}; picture and figures are without", "yellow")
     say()
-    _print_work(plan, batch, seq, target)
+    _print_work(plan, *sizes[0], target)
+    if len(sizes) > 1:
+        say()
+        _print_floors(plan, sizes, target)
     say("\nkeys that a tile of queries, first to last, goes over:")
     for sentence in loops_in_words(plan):
         say(f"  {sentence}")
@@ -94,7 +105,7 @@ def _print_kind(spec: Spec, kind: Kind, batch: int, seq: int, target: Target) ->
 
 
 def _print_work(plan: Any, batch: int, seq: int, target: Target) -> None:
-    from attngen.report.work import work_of
+    from attngen.report.work import floor_in_words, work_of
 
     work = work_of(plan, batch, seq, seq, target)
     say(
@@ -113,9 +124,31 @@ def _print_work(plan: Any, batch: int, seq: int, target: Target) -> None:
     ]
     columns = ["what", "amount", f"{target.name} does", "at least", ""]
     print_table(columns, rows, right=columns[1:4])
+    say(floor_in_words(work, target))
 
 
-def _values(spec: Spec, kind: Kind, batch: int, seq: int, target: Target) -> dict[str, Any]:
+def _print_floors(plan: Any, sizes: Sizes, target: Target) -> None:
+    """A line for each length: which limit it meets first, and when."""
+    from attngen.report.work import work_of
+
+    columns = ["B x S", "FLOP", "bytes", "FLOP/B", f"at least, {target.name}", "by"]
+    rows = []
+    for batch, seq in sizes:
+        work = work_of(plan, batch, seq, seq, target)
+        rows.append(
+            [
+                f"{batch} x {seq}",
+                quantity(work.flops, "FLOP"),
+                quantity(work.bytes, "B"),
+                digits(work.intensity),
+                duration(work.floor_ms),
+                work.bound,
+            ]
+        )
+    print_table(columns, rows, right=columns[:5])
+
+
+def _values(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> dict[str, Any]:
     from attngen.plan import plan_forward
     from attngen.report.arguments import needed
     from attngen.report.loops import loops_in_words
@@ -123,13 +156,15 @@ def _values(spec: Spec, kind: Kind, batch: int, seq: int, target: Target) -> dic
 
     known, left_out = decided(kind)
     plan = plan_forward(known)
+    lengths = [
+        {"batch": batch, "seq": seq, "work": work_of(plan, batch, seq, seq, target).as_dict()} for batch, seq in sizes
+    ]
     return {
         **layers.kind_values(spec, kind),
-        "batch": batch,
-        "seq": seq,
+        **lengths[0],
+        "lengths": lengths,
         "target": target.name,
         "left_out": list(left_out),
-        "work": work_of(plan, batch, seq, seq, target).as_dict(),
         "loops": loops_in_words(plan),
         "arguments": [dict(zip(("name", "shape", "meaning"), argument, strict=True)) for argument in needed(kind)],
     }

@@ -36,7 +36,27 @@ def test_figures_of_a_window(attngen, examples):
     assert "1052608 of 67108864 pairs are visible (1.6%)" in text
     assert "bytes 406 MB 3.01 TB/s 0.135 ms <- the limit" in text
     assert "math 25.9 GFLOP 798 TFLOP/s 32.4 us" in text
+    assert "at least 0.135 ms on h100, by bytes: 25.9 GFLOP, 406 MB, 63.7 FLOP/B" in text
     assert "window: keys first - 64 to last + 64; no mask from last - 64 to first + 64" in text
+
+
+def test_several_lengths(attngen, examples):
+    """Full attention of 12 heads of 64 is bound by bytes while short, then by math."""
+    command = ["explain", examples / "modernbert-base.yaml", "--kind", "global", "--batch", 1]
+    lengths = [option for seq in (256, 4096, 8192) for option in ("--seq", seq)]
+    lines = [" ".join(line.split()) for line in attngen(*command, *lengths).stdout.splitlines()]
+    assert "B x S FLOP bytes FLOP/B at least, h100 by" in lines
+    assert "1 x 256 201 MFLOP 1.59 MB 127 0.527 us bytes" in lines
+    assert "1 x 4096 51.5 GFLOP 25.4 MB 2032 64.6 us math" in lines
+    assert "1 x 8192 206 GFLOP 50.7 MB 4064 0.258 ms math" in lines
+    assert any(line.startswith("batch 1, 256 x 256: 65536 of 65536") for line in lines)
+    (values,) = json.loads(attngen(*command, *lengths, "--json").stdout)["kinds"]
+    assert [(one["seq"], one["work"]["bound"]) for one in values["lengths"]] == [
+        (256, "bytes"),
+        (4096, "math"),
+        (8192, "math"),
+    ]
+    assert values["seq"] == 256 and values["work"] == values["lengths"][0]["work"]
 
 
 def test_arguments_and_assumptions(attngen, examples):
