@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from attngen import reference
+from attngen.op.arguments import empty_outputs
 from attngen.op.checks import check_call, keywords_of
 from attngen.op.choose import Chooser
-from attngen.op.launch import Kept, Launcher, Prepared, empty_outputs, signature_of
+from attngen.op.launch import Kept, Launcher, Prepared, signature_of
 from attngen.plan.forward import ForwardPlan
 
 NAMESPACE = "attngen"

@@ -1,7 +1,16 @@
 """Source: a plan and a config as text, as a module, and as what a compiler makes of it."""
 
-from attngen.source.cross import CompileError, Resources, compile_source
+from attngen.source.cross import CompileError, Resources, compile_options, compile_source
 from attngen.source.module import load_source
 from attngen.source.render import Source, render, template_digest
 
-__all__ = ["CompileError", "Resources", "Source", "compile_source", "load_source", "render", "template_digest"]
+__all__ = [
+    "CompileError",
+    "Resources",
+    "Source",
+    "compile_options",
+    "compile_source",
+    "load_source",
+    "render",
+    "template_digest",
+]

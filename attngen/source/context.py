@@ -13,6 +13,7 @@ from attngen.plan.keys import Dilation, FloorDiv, Interval
 from attngen.plan.space import window_tiles
 from attngen.source import elements, scalars
 from attngen.source.elementwise import Assignment, merged, row_bounds, score_lines, visible_lines
+from attngen.source.hopper import hopper_context
 from attngen.spec.describe import describe_kind
 from attngen.spec.nodes import Name, Node, walk
 
@@ -47,7 +48,8 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
     bounds, visible = row_bounds(terms)
     nodes = _residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
     state = ", ".join([f"acc_{c.index}" for c in plan.v_chunks] + ["row_max", "row_sum"])
-    window = config["schedule"] == "window"
+    window, hopper = config["schedule"] == "window", config["schedule"] == "hopper"
+    elements_need = _element_names(plan, bounds, nodes)
     context: dict[str, Any] = {
         "plan": plan,
         "kind": plan.kind,
@@ -59,8 +61,8 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "helpers": _helpers(plan, nodes),
         "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
         "parameters": _parameters(plan, config),
-        "unspecialised": _unspecialised(plan),
-        "constexprs": () if window else ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
+        "unspecialised": _unspecialised(plan, hopper),
+        "constexprs": () if window or hopper else ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
         "row_bounds": bounds,
@@ -71,7 +73,8 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "precision": ', input_precision="ieee"' if plan.kind.dtype == "float32" else "",
         "state": state,
         "accumulators": ", ".join(f"acc_{c.index}" for c in plan.v_chunks),
-        "tile_call": _tile_call(plan, config, bounds, nodes, state),
+        "tile_names": elements_need,
+        "tile_call": _tile_call(plan, config, elements_need, state),
         "loops": _loops(plan, bool(config.get("SPLIT_MASKS", True))),
     }
     context["symbols"] = _symbols_used(context, window)
@@ -79,7 +82,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         count = window_tiles(plan, int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0))
         context["resident"] = count
         context["resident_calls"] = [_resident_call(context["tile_call"], t) for t in range(count)]
-    return context
+    return hopper_context(plan, config, context) if hopper else context
 
 
 def _symbols_used(context: dict[str, Any], window: bool) -> set[str]:
@@ -147,6 +150,8 @@ def _constants(plan: ForwardPlan, config: Config) -> list[Assignment]:
 
 def _parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
     """The kernel's run-time parameters, in order."""
+    if config["schedule"] == "hopper":
+        return _hopper_parameters(plan, config)
     descriptors = config.get("loads") == "descriptor"
     out = [Parameter("q_ptr", "[batch, heads, seq_q, qk dim]")]
     for name, dim, chunks in (("k", "qk dim", plan.qk_chunks), ("v", "v dim", plan.v_chunks)):
@@ -157,8 +162,40 @@ def _parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
             ]
         else:
             out.append(Parameter(f"{name}_ptr", f"[batch, kv heads, seq_k, {dim}]"))
-    out += [
-        Parameter("out_ptr", "[batch, heads, seq_q, v dim]"),
+    out.append(Parameter("out_ptr", "[batch, heads, seq_q, v dim]"))
+    out += _other_parameters(plan)
+    tensors = ("q", "out") if descriptors else ("q", "k", "v", "out")
+    for tensor in tensors:
+        letter = tensor[0]
+        out += [Parameter(f"stride_{letter}{axis}") for axis in "bhs"]
+    out += [Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k")]
+    return tuple(out)
+
+
+def _hopper_parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
+    """Everything large comes and goes by the copy engine."""
+    rows = "QUERIES of PACK_HEADS heads" if int(config.get("PACK_HEADS") or 1) > 1 else "ROWS"
+    out = []
+    for name, heads, seq, dim, chunks, box in (
+        ("q", "heads", "seq_q", "qk dim", plan.qk_chunks, rows),
+        ("k", "kv heads", "seq_k", "qk dim", plan.qk_chunks, "BLOCK_N"),
+        ("v", "kv heads", "seq_k", "v dim", plan.v_chunks, "BLOCK_N"),
+        ("out", "heads", "seq_q", "v dim", plan.v_chunks, rows),
+    ):
+        out += [
+            Parameter(f"{name}_desc_{c.index}", f"[batch, {heads}, {seq}, {dim}], boxes of {box} x {c.width}")
+            for c in chunks
+        ]
+    out += _other_parameters(plan)
+    if config.get("PERSISTENT"):
+        out.append(Parameter("ticket_ptr", "[1], int32, 0 before and after a launch"))
+    out += [Parameter("tile_count", "tiles of queries in all")]
+    return (*out, Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k"))
+
+
+def _other_parameters(plan: ForwardPlan) -> list[Parameter]:
+    """lse, where positions begin, and what the spec leaves to run time."""
+    out = [
         Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"),
         Parameter("offsets_ptr", "[batch], position of the first query, or None for seq_k - seq_q"),
         Parameter("key_range_ptr", "[batch, 2], first and end of the valid keys, or None for all"),
@@ -173,17 +210,13 @@ def _parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
             ]
         else:
             out.append(Parameter(f"{argument.name}_ptr", f"[{argument.shape}], {argument.meaning}"))
-    tensors = ("q", "out") if descriptors else ("q", "k", "v", "out")
-    for tensor in tensors:
-        letter = tensor[0]
-        out += [Parameter(f"stride_{letter}{axis}") for axis in "bhs"]
-    out += [Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k")]
-    return tuple(out)
+    return out
 
 
-def _unspecialised(plan: ForwardPlan) -> list[str]:
+def _unspecialised(plan: ForwardPlan, hopper: bool) -> list[str]:
     """Parameters that vary from call to call: a new value must not ask for a compilation."""
-    names = ["heads", "seq_q", "seq_k"]
+    names = ["tile_count"] if hopper else []
+    names += ["heads", "seq_q", "seq_k"]
     for argument in plan.arguments:
         if argument.shape == "tensor":
             names += [f"{argument.name}_size_{n}" for n in range(argument.rank)]
@@ -191,9 +224,7 @@ def _unspecialised(plan: ForwardPlan) -> list[str]:
     return names
 
 
-def _tile_call(
-    plan: ForwardPlan, config: Config, row_bounds: list[Assignment], nodes: list[Node], state: str
-) -> list[str]:
+def _tile_call(plan: ForwardPlan, config: Config, elements_need: list[str], state: str) -> list[str]:
     """What a tile of keys needs from the kernel around it."""
     names = [f"q_{c.index}" for c in plan.qk_chunks]
     if config["schedule"] == "window":
@@ -204,14 +235,22 @@ def _tile_call(
         names += ["batch", "kv_head"]
     else:
         names = [*state.split(", "), *names, "k_base", "v_base", "stride_ks", "stride_vs"]
-    names += ["key_end"] + [bound.name for bound in row_bounds]
+    names += [name for name in elements_need if name not in names]
+    if config.get("loads") == "descriptor" and config["schedule"] != "window":
+        names.append("HAS_KEY_RANGE")
+    return [*names, "key"]
+
+
+def _element_names(plan: ForwardPlan, row_bounds: list[Assignment], nodes: list[Node]) -> list[str]:
+    """What masks and scores of single elements need from the kernel around them."""
+    names = ["key_end"] + [bound.name for bound in row_bounds]
     used = {node.id for root in nodes for node in walk(root) if isinstance(node, Name)}
     residual_dilation = any(isinstance(test, Dilation) for term in plan.terms for test in term.residual)
     if plan.kind.alibi or residual_dilation or "i" in used:
         names.append("i")
     if "h" in used:
         names.append("h")
-    if "b" in used and "batch" not in names:
+    if "b" in used:
         names.append("batch")
     if plan.kind.alibi:
         names.append("slope")
@@ -221,9 +260,7 @@ def _tile_call(
             names += [f"{argument.name}_{what}_{n}" for n in range(argument.rank) for what in ("size", "stride")]
         elif argument.shape == "scalar":
             names.append(f"{argument.name}_value")
-    if config.get("loads") == "descriptor" and config["schedule"] != "window":
-        names.append("HAS_KEY_RANGE")
-    return [*names, "key"]
+    return names
 
 
 def _loops(plan: ForwardPlan, split_masks: bool) -> list[Loop]:

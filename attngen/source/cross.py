@@ -12,7 +12,10 @@ from typing import Any
 
 from attngen.config import Config
 from attngen.errors import AttngenError
+from attngen.plan.boxes import boxes, is_gluon, swizzle_bytes
 from attngen.plan.forward import ForwardPlan
+from attngen.plan.hopper import ENTRY_REGISTERS, ROWS
+from attngen.plan.work import ELEMENT_BYTES
 from attngen.source.module import load_source
 from attngen.source.render import Source, render
 from attngen.target import Target
@@ -38,12 +41,14 @@ def compile_source(plan: ForwardPlan, config: Config, target: Target) -> Resourc
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
 
     source = render(plan, config)
     function = load_source(source)
     started = time.perf_counter()
     try:
-        ast = ASTSource(fn=function, **_signature(plan, config, source, function))
+        made_of = GluonASTSource if is_gluon(config) else ASTSource
+        ast = made_of(fn=function, **_signature(plan, config, source, function))
         compiled = triton.compile(
             ast,
             target=GPUTarget(target.backend, target.arch, target.warp_size),
@@ -60,6 +65,8 @@ def compile_source(plan: ForwardPlan, config: Config, target: Target) -> Resourc
 
 def compile_options(config: Config) -> dict[str, Any]:
     """The compiler's own options among the tunables."""
+    if config["schedule"] == "hopper":
+        return {"num_warps": 4, "maxnreg": ENTRY_REGISTERS[int(config["BLOCK_M"] or 0) // ROWS]}
     options = {"num_warps": config["num_warps"], "num_stages": config["num_stages"]}
     if config.get("maxnreg"):
         options["maxnreg"] = config["maxnreg"]
@@ -77,7 +84,7 @@ def _signature(plan: ForwardPlan, config: Config, source: Source, function: Any)
     constants: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], list] = {}
     scalars = {f"{argument.name}_value" for argument in plan.arguments if argument.shape == "scalar"}
-    widths = {f"{n}_desc_{c.index}": c.width for n, cs in (("k", plan.qk_chunks), ("v", plan.v_chunks)) for c in cs}
+    described = boxes(plan, config)
     for position, name in enumerate(source.parameters + source.constexprs):
         aligned = False
         if name in source.constexprs:
@@ -86,8 +93,12 @@ def _signature(plan: ForwardPlan, config: Config, source: Source, function: Any)
         elif name in ("offsets_ptr", "key_range_ptr"):
             types[name] = "constexpr"
             constants[(position,)] = None
-        elif name in widths:
-            types[name] = f"tensordesc<{_ELEMENTS[dtype]}[1, 1, {config['BLOCK_N']}, {widths[name]}]>"
+        elif name in described:
+            box = described[name][1]
+            layout = f",{_shared_layout(box[-1], dtype)}" if is_gluon(config) else ""
+            types[name] = f"tensordesc<{_ELEMENTS[dtype]}{list(box)}{layout}>"
+        elif name == "ticket_ptr":
+            types[name], aligned = "*i32", True
         elif name.endswith("_ptr"):
             types[name] = _POINTERS[dtype] if name in ("q_ptr", "k_ptr", "v_ptr", "out_ptr") else "*fp32"
             if name == "prefix_ptr":
@@ -101,6 +112,15 @@ def _signature(plan: ForwardPlan, config: Config, source: Source, function: Any)
         if aligned:
             attributes[(position,)] = [["tt.divisibility", 16]]
     return {"signature": types, "constexprs": constants, "attrs": attributes}
+
+
+def _shared_layout(width: int, dtype: str) -> str:
+    """How a box lies in shared memory, as Gluon's descriptors spell it."""
+    element = ELEMENT_BYTES[dtype]
+    return (
+        f"NVMMASharedLayout(swizzle_byte_width={swizzle_bytes(width, element)}, element_bitwidth={8 * element}, "
+        "rank=4, transposed=False, fp4_padded=False, cga_layout=[])"
+    )
 
 
 def _registers(compiled: Any, target: Target) -> tuple[int, int]:

@@ -14,7 +14,11 @@ from attngen.resources import resource_dir
 from attngen.source.context import forward_context
 from attngen.source.text import assignment, call, decorator, fold, tidy
 
-TEMPLATES = {"portable": "forward_portable.py.j2", "window": "forward_window.py.j2"}
+TEMPLATES = {
+    "portable": "forward_portable.py.j2",
+    "window": "forward_window.py.j2",
+    "hopper": "forward_hopper.py.j2",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ def _environment() -> jinja2.Environment:
     environment.globals["assignment"] = assignment
     environment.globals["decorator"] = decorator
     environment.globals["fold"] = fold
+    environment.filters["suffixed"] = lambda name, suffix: f"{name}{suffix}"
     return environment
 
 

@@ -64,16 +64,16 @@ def conjunction(name: str, sign: str, tests: Sequence[str], indent: int) -> str:
     return f"{pad}{name} {sign} (\n{pad}    {joint.join(tests)}\n{pad})"
 
 
-def decorator(unspecialised: Sequence[str]) -> str:
+def decorator(unspecialised: Sequence[str], language: str = "triton") -> str:
     """``@triton.jit`` of a kernel whose arguments of these names ask for no compilation by their value."""
     names = [f'"{name}"' for name in unspecialised]
     flat = f"do_not_specialize=[{', '.join(names)}]"
-    if len(line := f"@triton.jit({flat})") <= LINE_LENGTH:
+    if len(line := f"@{language}.jit({flat})") <= LINE_LENGTH:
         return line
     if 4 + len(flat) <= LINE_LENGTH:
-        return f"@triton.jit(\n    {flat}\n)"
+        return f"@{language}.jit(\n    {flat}\n)"
     lines = "".join(f"        {name},\n" for name in names)
-    return f"@triton.jit(\n    do_not_specialize=[\n{lines}    ]\n)"
+    return f"@{language}.jit(\n    do_not_specialize=[\n{lines}    ]\n)"
 
 
 def fold(function: str, prefix: str, count: int) -> str:
@@ -88,6 +88,6 @@ def tidy(text: str) -> str:
     """Blank lines as a formatter would leave them: two between functions, at most one inside, one at the end."""
     text = re.sub(r"[ \t]+\n", "\n", text)
     text = re.sub(r"\n{3,}", "\n\n", text)
-    text = re.sub(r"\n+(@triton\.jit)", r"\n\n\n\1", text)
+    text = re.sub(r"\n+(@(?:triton|gluon)\.)", r"\n\n\n\1", text)
     text = re.sub(r"(:\n|\"\"\"\n)\n+( {4,})", r"\1\2", text)
     return text.strip("\n") + "\n"

@@ -1,0 +1,119 @@
+"""The arguments of a launch: all but the pointers, which change from call to call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from attngen.config import Config
+from attngen.errors import CallError
+from attngen.op.checks import keywords_of
+from attngen.plan.boxes import Box, boxes, is_gluon
+from attngen.plan.forward import ForwardPlan
+
+MAX_GRID = 2**31 - 1
+
+
+class Descriptor:
+    """A tensor as the copy engine is told of it; what Triton's launcher reads of a TensorDescriptor.
+
+    The prepared one has no base: it would keep the tensor alive, and threads would share it.
+    """
+
+    __slots__ = ("base", "block_shape", "gluon", "padding", "shape", "strides")
+    base: Any
+
+    def __init__(self, base: torch.Tensor, box: Box, gluon: bool = False) -> None:
+        self.base = None
+        self.shape = list(base.shape)
+        self.strides = list(base.stride())
+        self.block_shape = list(box)
+        self.gluon = gluon
+        self.padding = "zero"
+
+    def of(self, base: torch.Tensor) -> Descriptor:
+        """The descriptor of another tensor with the same shape and strides."""
+        other = Descriptor.__new__(Descriptor)
+        other.base = base
+        other.shape, other.strides, other.block_shape = self.shape, self.strides, self.block_shape
+        other.gluon, other.padding = self.gluon, self.padding
+        return other
+
+    def official(self) -> Any:
+        """The same as Triton's own front end takes it."""
+        if self.gluon:
+            from triton.experimental.gluon import language as gl
+            from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+            element = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}[self.base.dtype]
+            layout = gl.NVMMASharedLayout.get_default_for(self.block_shape, element)
+            return TensorDescriptor(self.base, self.shape, self.strides, self.block_shape, layout)
+        from triton.tools.tensor_descriptor import TensorDescriptor as Portable
+
+        return Portable(self.base, self.shape, self.strides, self.block_shape)
+
+
+def empty_outputs(q: torch.Tensor, v_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Uninitialised out, laid out like q (heads before sequence, or after it), and lse."""
+    batch, heads, seq_q, _ = q.shape
+    if q.stride(1) < q.stride(2) and seq_q > 1:
+        out = q.new_empty((batch, seq_q, heads, v_dim)).transpose(1, 2)
+    else:
+        out = q.new_empty((batch, heads, seq_q, v_dim))
+    return out, q.new_empty((batch, heads, seq_q), dtype=torch.float32)
+
+
+def tile_count(plan: ForwardPlan, config: Config, q: torch.Tensor) -> int:
+    """Tiles of queries: the programs of a launch where each takes one."""
+    batch, heads, seq_q, _ = q.shape
+    block_m, pack = int(config["BLOCK_M"] or 0), int(config.get("PACK_HEADS") or 1)
+    if config["schedule"] == "window":
+        programs = -(-seq_q // block_m) * batch * (heads // plan.kind.heads.group)
+    else:
+        programs = -(-seq_q // (block_m // pack)) * batch * (heads // pack)
+    if programs > MAX_GRID:
+        raise CallError(f"{programs} programs are more than a launch can have ({MAX_GRID}); split the batch")
+    return programs
+
+
+def pointer_parameters(plan: ForwardPlan, config: Config) -> list[tuple[int, str]]:
+    """(index into q, k, v, extras, out, lse; parameter) of every tensor that a launch passes."""
+    extras = keywords_of(plan)
+    index = {"q": 0, "k": 1, "v": 2, "out": 3 + len(extras)}
+    names = [(n, f"{tensor}_ptr") for tensor, n in index.items()]
+    names += [(index[tensor], name) for name, (tensor, _) in boxes(plan, config).items()]
+    names += [(3 + n, f"{name}_ptr") for n, name in enumerate(extras)]
+    return [*names, (4 + len(extras), "lse_ptr")]
+
+
+def constant_arguments(
+    plan: ForwardPlan,
+    config: Config,
+    parameters: Sequence[str],
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    extras: Sequence[Any],
+) -> list[Any]:
+    """The kernel's arguments with None for every pointer, and descriptors without their base."""
+    values: dict[str, Any] = {"heads": q.shape[1], "seq_q": q.shape[2], "seq_k": k.shape[2]}
+    values["tile_count"] = tile_count(plan, config, q)
+    out, _ = empty_outputs(q, plan.kind.head_dim.v)
+    tensors = {"q": q, "k": k, "v": v, "out": out}
+    for name, tensor in tensors.items():
+        # The stride of a single element is never used; 0 keeps it from asking for a compilation of its own.
+        values |= {
+            f"stride_{name[0]}{axis}": tensor.stride(n) if tensor.shape[n] > 1 else 0 for n, axis in enumerate("bhs")
+        }
+    for name, (tensor_name, box) in boxes(plan, config).items():
+        values[name] = Descriptor(tensors[tensor_name], box, is_gluon(config))
+    by_name: Mapping[str, Any] = dict(zip(keywords_of(plan), extras, strict=True))
+    for argument in plan.arguments:
+        if argument.shape == "tensor":
+            tensor = by_name[argument.name]
+            for n in range(argument.rank):
+                values[f"{argument.name}_size_{n}"] = tensor.shape[n]
+                values[f"{argument.name}_stride_{n}"] = tensor.stride(n)
+    return [values.get(name) for name in parameters]

@@ -1,0 +1,81 @@
+"""The Hopper schedule's shape: how many warpgroups, what fits into shared memory and registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attngen.config import Config
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.work import ELEMENT_BYTES
+
+ROWS = 64  # of one warpgroup: the least that wgmma takes
+PRODUCER_REGISTERS = 24
+CONSUMER_REGISTERS = {1: 240, 2: 240, 3: 160}  # of a thread, by warpgroups: 64 Ki registers an SM
+ENTRY_REGISTERS = {1: 240, 2: 168, 3: 128}  # before they are handed over
+NAMED_BARRIERS = 8  # that the compiler leaves free
+BARRIER_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class HopperShape:
+    """What a config of the ``hopper`` schedule comes to for a plan."""
+
+    consumers: int
+    block_n: int
+    stages: int
+    pack: int
+    heads_together: int
+    ping_pong: bool
+    lazy: bool
+    persistent: bool
+    separate_out: bool  # results have a place of their own in shared memory
+
+    @classmethod
+    def of(cls, plan: ForwardPlan, config: Config) -> HopperShape:
+        consumers = int(config["BLOCK_M"] or 0) // ROWS
+        block_n, stages = int(config["BLOCK_N"] or 0), int(config["num_stages"] or 2)
+        return cls(
+            consumers=consumers,
+            block_n=block_n,
+            stages=stages,
+            pack=int(config.get("PACK_HEADS") or 1),
+            heads_together=int(config.get("HEADS_TOGETHER") or 1),
+            ping_pong=bool(config.get("PING_PONG")),
+            lazy=bool(config.get("LAZY_RESCALE")),
+            persistent=bool(config.get("PERSISTENT")),
+            separate_out=not _out_fits_queries(plan)
+            or (bool(config.get("PERSISTENT")) and _bytes(plan, consumers, block_n, stages, True) <= MOST_SHARED),
+        )
+
+    @property
+    def pack_weights(self) -> bool:
+        """Whether weights are kept as pairs in one register: three warpgroups have no more."""
+        return self.consumers == 3
+
+    @property
+    def consumer_registers(self) -> int:
+        return CONSUMER_REGISTERS[self.consumers]
+
+    @property
+    def named_barriers(self) -> int:
+        return 2 * self.stages + (self.consumers if self.ping_pong else 0)
+
+    def shared_bytes(self, plan: ForwardPlan) -> int:
+        return _bytes(plan, self.consumers, self.block_n, self.stages, self.separate_out)
+
+
+MOST_SHARED = 232448  # bytes that a program has on Hopper
+
+
+def _out_fits_queries(plan: ForwardPlan) -> bool:
+    """Whether each chunk of the result is as wide as the queries' chunk in whose place it would go."""
+    qk = [c.width for c in plan.qk_chunks]
+    v = [c.width for c in plan.v_chunks]
+    return len(v) <= len(qk) and v == qk[: len(v)]
+
+
+def _bytes(plan: ForwardPlan, consumers: int, block_n: int, stages: int, separate_out: bool) -> int:
+    element = ELEMENT_BYTES[plan.kind.dtype]
+    qk, v = sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks)
+    rows = consumers * ROWS * (qk + (v if separate_out else 0))
+    return (rows + stages * block_n * (qk + v)) * element + BARRIER_BYTES

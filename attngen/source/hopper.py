@@ -1,0 +1,124 @@
+"""The named values that the Hopper template is filled with: roles, rings, barriers, and what passes between them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from attngen.config import Config
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.hopper import PRODUCER_REGISTERS, ROWS, HopperShape
+from attngen.source.elementwise import Assignment
+
+FIRST_BARRIER = 8  # named barriers below are the compiler's
+LAZY = 8.0  # powers of two by which a stale maximum may be exceeded
+
+
+def gluon(text: str) -> str:
+    """Elementwise Triton as Gluon says it."""
+    return re.sub(r"\btl\.", "gl.", text.replace("tl.sigmoid(", "sigmoid("))
+
+
+def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) -> dict[str, Any]:
+    """``common``, the context of every forward template, and what the Hopper template needs besides."""
+    shape = HopperShape.of(plan, config)
+    qk, v = [c.index for c in plan.qk_chunks], [c.index for c in plan.v_chunks]
+    names = {f"{tensor}_descs": [f"{tensor}_desc_{n}" for n in qk] for tensor in "qk"}
+    names |= {f"{tensor}_descs": [f"{tensor}_desc_{n}" for n in v] for tensor in ("v", "out")}
+    names |= {"q_buffers": [f"q_tiles_{n}" for n in qk], "k_buffers": [f"k_tiles_{n}" for n in qk]}
+    names |= {"v_buffers": [f"v_tiles_{n}" for n in v], "out_buffers": [f"out_tiles_{n}" for n in v]}
+    names |= {"q_tiles": [f"q_{n}" for n in qk], "accumulators": [f"acc_{n}" for n in v]}
+
+    bounds = [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
+    arguments = [p.name for p in common["parameters"] if _is_argument(p.name, plan)]
+    tile_names = [name for name in common["tile_names"]]
+    symbols = common["symbols"]
+    locate = ["heads", "seq_q", "seq_k", "tile_count", "offsets_ptr", "key_range_ptr"]
+    locate += ["prefix_ptr"] if "prefix" in symbols else []
+    located = ["batch", "head", "tile"]
+    located += ["offset"] if "i" in symbols else []
+    located += ["key_first"] if any(re.search(r"\bkey_first\b", b.value) for b in bounds) else []
+    located += ["key_end"] + (["prefix"] if any(re.search(r"\bprefix\b", b.value) for b in bounds) else [])
+    loops = [_in_gluon(loop) for loop in common["loops"]]
+    for n, loop in enumerate(loops):
+        located.append(f"first_{n}")
+        if not loop["masked_only"]:
+            located += [f"full_first_{n}"] if loop["left_edge"] else []
+            located.append(f"full_end_{n}")
+        located.append(f"tiles_{n}")
+
+    rings = ["q_full", "k_full", "v_full"]
+    shared = ["q_free", "next_ready", "next_x"] if shape.persistent else []
+    producer = names["q_descs"] + names["k_descs"] + names["v_descs"]
+    producer = producer + names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + rings + shared
+    producer += (["ticket_ptr"] if shape.persistent else []) + locate
+    consumer = names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + names["out_descs"] + names["out_buffers"]
+    consumer = consumer + rings + shared + ["lse_ptr"] + locate + [a for a in arguments if a not in locate]
+
+    state = [*names["accumulators"], "p", "row_max", "row_sum", "k_slot", "k_phase", "v_slot", "v_phase", "v_key"]
+    state = [*state, "remaining"]
+    constant = names["q_tiles"] + names["k_buffers"] + names["v_buffers"]
+    constant = [*constant, "k_full", "v_full", "key_range_ptr", *tile_names]
+    signature = [*constant, "key", "WG: gl.constexpr", "MASKED: gl.constexpr"]
+    return {
+        **common,
+        **names,
+        "block_n": shape.block_n,
+        "consumers": shape.consumers,
+        "persistent": shape.persistent,
+        "separate_out": shape.separate_out,
+        "ping_pong": shape.ping_pong,
+        "lazy": shape.lazy,
+        "pack_weights": shape.pack_weights,
+        "constants": common["constants"] + _constants(shape),
+        "row_bounds": bounds,
+        "visible_lines": [gluon(line) for line in common["visible_lines"]],
+        "score_lines": [gluon(line) for line in common["score_lines"]],
+        "loops": loops,
+        "tile_names": tile_names,
+        "locate_names": locate,
+        "located": located,
+        "producer_names": producer,
+        "consumer_names": consumer,
+        "state": state,
+        "returned_state": state,
+        "tile_call": signature,
+        "step_arguments": lambda key, masked: [*state, *constant, key, "WG", str(masked)],
+    }
+
+
+def _is_argument(name: str, plan: ForwardPlan) -> bool:
+    """Whether a parameter carries something of the caller's besides q, k, v."""
+    return any(re.fullmatch(rf"{re.escape(a.name)}_(ptr|value|size_\d+|stride_\d+)", name) for a in plan.arguments)
+
+
+def _in_gluon(loop: Any) -> dict[str, Any]:
+    return {name: gluon(value) if isinstance(value, str) else value for name, value in vars(loop).items()}
+
+
+def _constants(shape: HopperShape) -> list[Assignment]:
+    """Sizes, and the names of the named barriers."""
+    stages, consumers = shape.stages, shape.consumers
+    out = [
+        Assignment("CONSUMERS", str(consumers), "warpgroups that compute"),
+        Assignment("ROWS", str(ROWS), "rows of a warpgroup: QUERIES queries of PACK_HEADS heads"),
+        Assignment("QUERIES", str(ROWS // shape.pack)),
+        Assignment("BLOCK_Q", str(ROWS // shape.pack * consumers), "queries of a tile"),
+        Assignment("BLOCK_N", str(shape.block_n), "keys of a tile"),
+        Assignment("STAGES", str(stages), "tiles of keys and of values in shared memory"),
+        Assignment("HEADS_TOGETHER", str(shape.heads_together), "heads whose tiles share the L2 cache"),
+    ]
+    if shape.lazy:
+        out.append(Assignment("LAZY", repr(LAZY)))
+    out += [
+        Assignment("PARTIES", str(128 * consumers + 32), "threads that meet where a slot is given back"),
+        Assignment("K_FREE", str(FIRST_BARRIER), "named barriers, one a slot"),
+        Assignment("V_FREE", str(FIRST_BARRIER + stages)),
+    ]
+    if shape.ping_pong:
+        out.append(Assignment("TURN", str(FIRST_BARRIER + 2 * stages), "one a warpgroup: its turn to issue products"))
+    out += [
+        Assignment("CONSUMER_REGISTERS", str(shape.consumer_registers), "of a thread"),
+        Assignment("PRODUCER_REGISTERS", str(PRODUCER_REGISTERS)),
+    ]
+    return out
