@@ -6,7 +6,7 @@ SPEC ?= examples/modernbert-base.yaml
 # One BLAS thread a process: the interpreter's tiny products are slower with more.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test lint tests gpu-test bench clean
+.PHONY: run test lint tests gpu-test bench tables clean
 .DEFAULT_GOAL := run
 
 # Torch first, at the pinned version: where its build brings a Triton of its own, that one is kept.
@@ -37,7 +37,12 @@ gpu-test: $(VENV)/ready
 	$(BIN)/pytest -q -m gpu
 
 bench: $(VENV)/ready
-	$(BIN)/attngen bench --suite all --against sdpa,cudnn,flex,fa3 --host --json benchmarks/results/latest.json
+	$(BIN)/attngen bench --suite all --against all --host --json benchmarks/results/; status=$$?; $(MAKE) tables; exit $$status
+
+# The README's tables and pictures, from the results that are kept.
+tables: $(VENV)/ready
+	$(BIN)/python -m attngen.bench.picture benchmarks/results/*.json
+	$(BIN)/python -m attngen.bench.tables README.md benchmarks/results/*.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -8,4 +8,6 @@ host        what a call costs before the GPU starts, and how long a first call t
 machine     what a run is made on: the GPU, its limits, its clocks
 results     rows of one or more runs on a GPU, as JSON
 tables      rows as Markdown tables, put into the README
+picture     rows under the chip's roofline
+labels      where the picture's labels go
 """

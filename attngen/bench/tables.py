@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ TITLES = {
 }
 ORDER = tuple(TITLES)
 RATIOS = ("fa4", "fa3", "flex")  # systems that our speed is divided by
+ROOFLINE = "-roofline.svg"  # after a results file's name: its picture
 ELSEWHEN = "\\*"  # after a figure of another run than ours
 
 
@@ -133,17 +135,25 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m attngen.bench.tables README.md benchmarks/results/*.json``: other JSON is passed over, by name."""
+    """``python -m attngen.bench.tables README.md benchmarks/results/*.json``
+
+    The pictures that lie beside the results are shown too; other JSON is passed over, and named.
+    """
     readme, *files = sys.argv[1:] if arguments is None else arguments
     if not files:
         raise SystemExit("usage: python -m attngen.bench.tables README.md RESULTS.json ...")
+    path = Path(readme)
     tables = []
     for file in map(Path, files):
-        if is_results(json.loads(file.read_text(encoding="utf-8"))):
-            tables.append(markdown(read(file)))
-        else:
+        if not is_results(json.loads(file.read_text(encoding="utf-8"))):
             print(f"{file} has no benchmark rows", file=sys.stderr)
-    path = Path(readme)
+            continue
+        results = read(file)
+        tables.append(markdown(results))
+        picture = file.with_name(f"{file.stem}{ROOFLINE}")
+        if picture.is_file():
+            link = os.path.relpath(picture, path.parent)
+            tables.append(f"![The roofline of {results['device']}, and where each case stands under it]({link})")
     path.write_text(put_between(path.read_text(encoding="utf-8"), "\n\n".join(tables)), encoding="utf-8")
 
 

@@ -173,8 +173,9 @@ def _cases(
 
 def _files(json_file: str | None, merge_file: str | None, gpu: str) -> list[Path]:
     """The files to write; in a folder the one that is named for the GPU."""
-    paths = [Path(name) for name in (json_file, merge_file) if name not in (None, STDOUT)]
-    return [path / f"{gpu}.json" if path.is_dir() else path for path in paths]
+    names = [name for name in (json_file, merge_file) if name is not None and name != STDOUT]
+    folders = [name.endswith("/") or Path(name).is_dir() for name in names]
+    return [Path(name) / f"{gpu}.json" if folder else Path(name) for name, folder in zip(names, folders, strict=True)]
 
 
 def _writers(

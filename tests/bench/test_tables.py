@@ -107,6 +107,17 @@ def test_the_readme_keeps_what_stands_around(tmp_path, capsys):
     assert capsys.readouterr().err == f"{other} has no benchmark rows\n" * 2
 
 
+def test_the_picture_beside_the_results(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- benchmarks:begin -->\n<!-- benchmarks:end -->\n")
+    folder = tmp_path / "benchmarks" / "results"
+    folder.mkdir(parents=True)
+    (folder / "h100.json").write_text(json.dumps(RESULTS))
+    (folder / "h100-roofline.svg").write_text("<svg/>")
+    main([str(readme), str(folder / "h100.json")])
+    assert "](benchmarks/results/h100-roofline.svg)\n<!-- benchmarks:end -->" in readme.read_text()
+
+
 @pytest.mark.parametrize(
     "text", ["", "<!-- benchmarks:end --><!-- benchmarks:begin -->", "<!-- benchmarks:begin -->" * 2]
 )

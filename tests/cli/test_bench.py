@@ -91,10 +91,11 @@ def test_json_alone(attngen, tiny, cpu_bench):
 
 
 def test_a_folder_gets_a_file_named_for_the_gpu(attngen, tiny, cpu_bench, tmp_path):
-    (tmp_path / "results").mkdir()
-    result = attngen("bench", tiny, "--seq", 16, "--against", "none", "--json", "results/")
-    assert result.exit_code == 0 and "wrote results/h100.json" in result.stdout
-    assert (tmp_path / "results" / "h100.json").is_file()
+    (tmp_path / "there").mkdir()
+    for folder in ("there", "new/"):
+        result = attngen("bench", tiny, "--seq", 16, "--against", "none", "--json", folder)
+        assert result.exit_code == 0 and f"wrote {folder.strip('/')}/h100.json" in result.stdout
+        assert (tmp_path / folder / "h100.json").is_file()
 
 
 def test_ours_failing_is_a_failure_and_not_the_end(attngen, small, cpu_bench, monkeypatch, tmp_path):
