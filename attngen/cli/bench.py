@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -206,11 +208,13 @@ def _tune(cases: list[BenchCase], bench: Bench, minutes: float, show: bool) -> l
     from attngen.database import open_database
 
     problems = [(case.spec, case.kind, case.batch, case.seq) for case in cases]
-    try:
-        search(problems, bench.target, bench.db or open_database(), minutes=minutes, show=show)
-    except Exception as error:
-        return [one_line(f"the tuning ended early: {type(error).__name__}: {error}")]
-    return []
+    faults: list[str] = []
+
+    def failed(problem: str, error: Exception) -> None:
+        faults.append(one_line(f"not tuned: {problem}: {type(error).__name__}: {error}"))
+
+    search(problems, bench.target, bench.db or open_database(), minutes=minutes, show=show, failed=failed)
+    return faults
 
 
 def _measure(
@@ -245,11 +249,12 @@ def _measure(
 
 def _with_first_calls(row: HostRow, spec: Spec | None, case: BenchCase, db: str | None) -> HostRow:
     """Our row with the seconds of a first call, of the spec's first kind or of the first case."""
-    from dataclasses import replace
-
     from attngen.bench.host import first_calls
     from attngen.spec import Spec
 
     one = Spec(case.spec, 1, (case.kind,), (case.kind.name,)) if spec is None else spec
-    cold, warm = first_calls(one, case.batch, case.seq, db)
+    try:
+        cold, warm = first_calls(one, case.batch, case.seq, db)
+    except (SubprocessError, ValueError) as error:
+        return replace(row, note=one_line(f"no first call: {error}"))
     return replace(row, first_cold_s=round(cold, 3), first_warm_s=round(warm, 3))

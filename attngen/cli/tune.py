@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -108,8 +109,12 @@ def search(
     workers: int | None = None,
     exhaustive: bool = False,
     show: bool = False,
+    failed: Callable[[str, Exception], None] | None = None,
 ) -> list[tuple[Kind, TuningResult]]:
-    """Tune each (spec name, kind, batch, length) in turn, with the same processes; ``minutes`` are shared."""
+    """Tune each (spec name, kind, batch, length) in turn, with the same processes; ``minutes`` are shared.
+
+    ``failed`` is told of a problem that could not be tuned, and the next goes on; without it the error ends all.
+    """
     from attngen.plan import plan_forward
     from attngen.problem import Problem
     from attngen.tuner import Team, progress_bar, sweep, tune
@@ -123,21 +128,27 @@ def search(
             problem = Problem(plan.kernel, kind.digest(), batch, seq, seq)
             share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(problems) - n)
             title = f"{kind.name}, {batch} x {seq} x {seq}"
-            with progress_bar(title, console(stderr=True)) if show else nullcontext() as report:
-                if exhaustive:
-                    result = sweep(plan, problem, target, db, minutes=share, progress=report, spec=spec, team=team)
-                else:
-                    result = tune(
-                        plan,
-                        problem,
-                        target,
-                        db,
-                        trials=trials,
-                        minutes=share,
-                        progress=report,
-                        spec=spec,
-                        team=team,
-                    )
+            try:
+                with progress_bar(title, console(stderr=True)) if show else nullcontext() as report:
+                    if exhaustive:
+                        result = sweep(plan, problem, target, db, minutes=share, progress=report, spec=spec, team=team)
+                    else:
+                        result = tune(
+                            plan,
+                            problem,
+                            target,
+                            db,
+                            trials=trials,
+                            minutes=share,
+                            progress=report,
+                            spec=spec,
+                            team=team,
+                        )
+            except Exception as error:
+                if failed is None:
+                    raise
+                failed(f"{spec}, {title}", error)
+                continue
             results.append((kind, result))
     return results
 

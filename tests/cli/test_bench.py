@@ -1,10 +1,12 @@
 """``attngen bench`` on machines without a GPU: the reference is ours, and the timer counts."""
 
 import json
+import subprocess
 
 import pytest
 
 from attngen.bench.peers import PEERS, Peer
+from attngen.bench.results import HostRow
 from attngen.bench.run import Bench
 from attngen.cli import bench as bench_command
 from attngen.database import open_database
@@ -134,20 +136,35 @@ def test_a_run_that_is_ended_leaves_what_it_measured(attngen, small, cpu_bench, 
     assert rows_of(tmp_path / "r.json") == [("full B1 S16", "attngen", 1.0)]
 
 
-def test_a_tuning_that_fails_is_noted(attngen, tiny, cpu_bench, monkeypatch, tmp_path):
-    def search(problems, target, db, *, minutes, show):
-        assert minutes == 0.5 and [(batch, seq) for _, _, batch, seq in problems] == [(1, 16)]
-        raise RuntimeError("no worker\nlives")
+def test_a_tuning_that_fails_is_noted(attngen, small, cpu_bench, monkeypatch, tmp_path):
+    """The first of two problems has half of the time; what it leaves is the second's."""
+    shares = []
 
-    monkeypatch.setattr("attngen.cli.tune.search", search)
-    options = ["--seq", 16, "--batch", 1, "--against", "none", "--tune", 0.5, "--json", "r.json"]
-    result = attngen("bench", tiny, *options)
+    def tune(plan, problem, target, db, *, minutes, **options):
+        shares.append(minutes)
+        if len(shares) == 1:
+            raise RuntimeError("no worker\nlives")
+
+    monkeypatch.setattr("attngen.tuner.tune", tune)
+    options = ["--seq", 16, "--batch", 1, "--against", "none", "--tune", 3, "--json", "r.json"]
+    result = attngen("bench", small, *options)
     assert result.exit_code == 0, result.output
-    assert "the tuning ended early: RuntimeError: no worker lives" in result.stdout
+    note = "not tuned: small, full, 1 x 16 x 16: RuntimeError: no worker lives"
+    assert note in result.stdout and shares == [pytest.approx(1.5, abs=0.1), pytest.approx(3.0, abs=0.1)]
     values = json.loads((tmp_path / "r.json").read_text())
-    assert (
-        values["notes"] == ["the tuning ended early: RuntimeError: no worker lives"] and values["rows"][0]["ms"] == 1.0
-    )
+    assert values["notes"] == [note] and [row["ms"] for row in values["rows"]] == [1.0, 1.0]
+
+
+def test_a_first_call_that_fails_is_noted(attngen, tiny, cpu_bench, monkeypatch, tmp_path):
+    def first_calls(*arguments):
+        raise subprocess.TimeoutExpired("python", 300.0)
+
+    monkeypatch.setattr("attngen.bench.host.first_calls", first_calls)
+    monkeypatch.setattr("attngen.bench.host.measure_host", lambda bench, peers: [HostRow("attngen", 30.0)])
+    result = attngen("bench", tiny, "--seq", 16, "--against", "none", "--host", "--json", "r.json")
+    assert result.exit_code == 0 and "30.0 us" in result.stdout
+    (row,) = json.loads((tmp_path / "r.json").read_text())["host"]
+    assert row["call_us"] == 30.0 and row["note"].startswith("no first call: ") and "first_cold_s" not in row
 
 
 def test_some_cases_again(attngen, small, cpu_bench, tmp_path, monkeypatch):
