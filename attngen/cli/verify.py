@@ -108,7 +108,10 @@ def print_findings(found: list[Finding], target: Target | None) -> None:
     if target is not None:
         where = f"on {target.name}, in the spec's dtype; the error is relative L2"
     else:
-        where = "in Triton's interpreter, in float16, windows cut short; the error is the worst element's of its bound"
+        where = (
+            "in Triton's interpreter, which takes no Gluon: in float16, windows cut short; "
+            "the error is the worst element's of its bound"
+        )
     kernels = len({(f.kind, f.config) for f in found})
     wrong = sum(f.status == "failed" for f in found)
     say(f"{kernels} kernels, {len(found)} comparisons with the float64 reference: {wrong or 'none'} wrong")

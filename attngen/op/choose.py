@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ import triton
 
 from attngen.config import Config
 from attngen.database import Database, open_database
+from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.space import default_config, feasible
 from attngen.problem import Problem
@@ -32,36 +34,37 @@ class Chooser:
     def __init__(self, plan: ForwardPlan, db: Database | str | None = None) -> None:
         self.plan = plan
         self._db = db
-        self._chosen: dict[tuple[Problem, bool], Chosen] = {}
+        self._chosen: dict[tuple[Problem, bool, bool], Chosen] = {}
 
     def problem(self, q: torch.Tensor, k: torch.Tensor) -> Problem:
         return Problem(self.plan.kernel, self.plan.kind.digest(), q.shape[0], q.shape[2], k.shape[2])
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
         """The choice for tensors of these shapes; CPU tensors get what the default target would run."""
-        descriptors = _can_describe(k) and _can_describe(v)
-        key = (self.problem(q, k).bucket(), descriptors)
+        keys = _can_describe(k) and _can_describe(v)
+        everything = keys and _can_describe(q)
+        key = (self.problem(q, k).bucket(), keys, everything)
+
+        def able(config: Config) -> bool:
+            return everything if is_gluon(config) else keys or config.get("loads") != "descriptor"
+
         chosen = self._chosen.get(key)
         if chosen is None:
-            chosen = self._chosen[key] = self.look_up(key[0], target_here(), descriptors)
+            chosen = self._chosen[key] = self.look_up(key[0], target_here(), able)
         return chosen
 
-    def look_up(self, problem: Problem, target: Target, descriptors: bool = True) -> Chosen:
-        """The config for ``problem`` on ``target``, without descriptors where tensors cannot have them."""
+    def look_up(self, problem: Problem, target: Target, able: Callable[[Config], bool] = lambda config: True) -> Chosen:
+        """The config for ``problem`` on ``target``, among those that the caller is ``able`` to use."""
 
         def accept(config: Config) -> bool:
-            if config.get("loads") == "descriptor" and not descriptors:
-                return False
-            return feasible(self.plan, config, target, problem) is None
+            return able(config) and feasible(self.plan, config, target, problem) is None
 
         found = self._database().lookup(
             problem, target, template=template_digest(), triton=triton.__version__, accept=accept
         )
         if found is not None:
             return Chosen(found.config, found.provenance)
-        config = default_config(self.plan, target, problem)
-        if not accept(config):
-            config = config.replace(loads="pointer")
+        config = default_config(self.plan, target, problem, able)
         return Chosen(config, f"default for {target.name}; 'attngen tune' finds a better one")
 
     def _database(self) -> Database:

@@ -8,6 +8,7 @@ from attngen.config import Config
 from attngen.database import Database
 from attngen.op.choose import Chooser
 from attngen.plan import ForwardPlan
+from attngen.plan.boxes import is_gluon
 from attngen.problem import Problem
 from attngen.target import Target
 
@@ -30,7 +31,7 @@ def config_table(plan: ForwardPlan, target: Target, db: Database | str | None) -
     rows: list[Row] = []
     for length in LENGTHS:
         problem = Problem(plan.kernel, plan.kind.digest(), max(TOKENS // length, 1), length, length)
-        chosen = chooser.look_up(problem, target)
+        chosen = chooser.look_up(problem, target, lambda config: not is_gluon(config))
         if rows and rows[-1].config == chosen.config:
             nearest = "nearest" in rows[-1].provenance  # a length of the range itself says more
             rows[-1] = Row(length, chosen.config, chosen.provenance if nearest else rows[-1].provenance)

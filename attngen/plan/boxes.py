@@ -24,7 +24,7 @@ def boxes(plan: ForwardPlan, config: Config) -> dict[str, tuple[str, Box]]:
 
 def is_gluon(config: Config) -> bool:
     """Whether the schedule is written in Gluon, for Hopper alone."""
-    return str(config["schedule"]).startswith("hopper")
+    return str(config.get("schedule")).startswith("hopper")
 
 
 def query_box(plan: ForwardPlan, config: Config) -> tuple[int, int]:

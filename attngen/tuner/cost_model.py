@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 
 from attngen.config import Config
+from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.space import shared_bytes
 from attngen.plan.work import ELEMENT_BYTES, TileWork, tile_work
@@ -27,6 +28,11 @@ LANES = 128  # float32 operations an SM starts each clock
 L2_SHARE = 3.0  # L2 bandwidth over DRAM's
 SPILL_PENALTY = 0.002  # of the time, for each byte spilled
 BARRIER_BYTES = 1024  # of shared memory that each program takes besides its own
+# Kernels whose warps have roles: nothing else runs on their SM, softmax runs beside the next tile's products, and a
+# persistent program loads the next queries while it stores a result.
+PIPELINED = 0.85  # share of softmax and products that overlap
+START_SECONDS, NEXT_SECONDS = 5e-6, 1e-6  # a tile of queries in a program of its own, and in a persistent one
+LAZY_RESCALE_OPS = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,12 +54,14 @@ def estimate_ms(
         work.bytes / target.memory_bandwidth,
         _l2_bytes(plan, config, work) / (L2_SHARE * target.memory_bandwidth),
     )
-    spills = compiled.spills if compiled is not None else 0
+    spills = compiled.spills if compiled is not None and not is_gluon(config) else 0  # Gluon's are outside the loops
     return (target.launch_overhead + seconds * (1 + SPILL_PENALTY * spills)) * 1e3
 
 
 def residency(plan: ForwardPlan, config: Config, target: Target, compiled: Compiled | None) -> Residency:
     """Programs that one SM holds at once, limited by shared memory, registers and threads."""
+    if is_gluon(config):
+        return Residency(1, int(config["BLOCK_M"] or 0) // 16)  # warpgroups of 64 rows; they take all registers
     warps = int(config["num_warps"] or 4)
     threads = warps * target.warp_size
     shared = compiled.shared if compiled is not None else shared_bytes(plan, config, target)
@@ -82,20 +90,30 @@ def _compute_seconds(plan: ForwardPlan, config: Config, target: Target, work: Ti
     masked = work.tiles_masked / tiles
     exponentials = work.exps / tiles / (target.exp2_per_clock * target.clock)
     rescaled = int(config["BLOCK_M"] or 0) * sum(chunk.width for chunk in plan.v_chunks)
-    vector = (scores * (SOFTMAX_OPS + MASK_OPS * masked) + RESCALE_OPS * rescaled) / (LANES * target.clock)
+    rescaling = (LAZY_RESCALE_OPS if config.get("LAZY_RESCALE") else RESCALE_OPS) * rescaled
+    vector = (scores * (SOFTMAX_OPS + MASK_OPS * masked) + rescaling) / (LANES * target.clock)
     softmax = max(exponentials, vector) + 0.5 * min(exponentials, vector)
 
     others = resident.programs * resident.warps / 4 - 1  # groups of four warps that can fill a gap
-    overlap = others / (others + 1)
+    overlap = PIPELINED if is_gluon(config) else others / (others + 1)
     tile = max(products, softmax) + (1 - overlap) * min(products, softmax)
     waiting = WAIT_SECONDS / int(config["num_stages"] or 1) ** 2
-    per_program = PROGRAM_SECONDS + waiting * tiles / work.programs
+    start = _start_seconds(config)
+    per_program = start + waiting * tiles / work.programs
 
     busy = tiles * tile / target.sms + work.programs * per_program / (target.sms * resident.programs)
-    alone = work.longest * (products + softmax + waiting) + PROGRAM_SECONDS
+    alone = work.longest * (products + softmax + waiting) + start
     waves = work.programs / (target.sms * resident.programs)
-    uneven = math.ceil(waves) / waves if work.longest * work.programs <= 1.2 * tiles else 1.0 + 0.5 / max(waves, 0.5)
+    equal = work.longest * work.programs <= 1.2 * tiles
+    uneven = math.ceil(waves) / waves if equal else 1.0 + 0.5 / max(waves, 0.5)
     return max(alone, busy * min(uneven, 2.0))
+
+
+def _start_seconds(config: Config) -> float:
+    """To begin and end a tile of queries."""
+    if is_gluon(config):
+        return NEXT_SECONDS if config.get("PERSISTENT") else START_SECONDS
+    return PROGRAM_SECONDS
 
 
 def _matrix_share(config: Config, target: Target) -> float:

@@ -27,8 +27,11 @@ def prepare_search(search: Search, task: Task, journal: Journal, db: Database) -
 
 
 def promising(task: Task) -> list[Config]:
-    """The cost model's favourites, each of another tile shape."""
+    """The cost model's favourites, each of another tile shape; the best of every schedule first."""
     shapes: dict[tuple, Config] = {}
     for config in sorted(task.configs, key=lambda config: task.estimate(config, None)):
         shapes.setdefault(tuple(config.get(name) for name in ("schedule", "BLOCK_M", "BLOCK_N")), config)
-    return list(islice(shapes.values(), SEEDS))
+    firsts: dict[object, Config] = {}
+    for config in shapes.values():
+        firsts.setdefault(config.get("schedule"), config)
+    return list(islice(dict.fromkeys([*firsts.values(), *shapes.values()]), SEEDS))

@@ -14,6 +14,7 @@ from attngen.database import Database
 from attngen.op.choose import Chooser
 from attngen.op.launch import Launcher
 from attngen.plan import ForwardPlan, plan_forward
+from attngen.plan.boxes import is_gluon
 from attngen.problem import Problem
 from attngen.report.configs import brief
 from attngen.spec.model import Kind
@@ -50,20 +51,22 @@ def verify_kinds(
     """
     plans = [plan_forward(kind) for kind in kinds]
     for plan in plans:
-        in_use = _in_use(plan, target, db, seqs)
+        in_use = _in_use(plan, target, db, seqs, interpret)
         kind = plan.kind
         if interpret:
             plan = plan_forward(shortened(kind))
-        configs = variants(plan, target, in_use, small=interpret)
+        configs = variants(plan, target, in_use, interpreted=interpret)
         for case in interpreted_cases(seqs) if interpret else gpu_cases(kind, seqs):
             yield from _verify_case(plan, case, configs, interpret, make_kernel)
 
 
-def _in_use(plan: ForwardPlan, target: Target, db: Database | str | None, seqs: tuple[int, ...]) -> Config:
-    """What a call of the usual sizes would run."""
+def _in_use(
+    plan: ForwardPlan, target: Target, db: Database | str | None, seqs: tuple[int, ...], interpret: bool
+) -> Config:
+    """What a call of the usual sizes would run, were there only what can run here."""
     seq = max(seqs, default=4096)
     problem = Problem(plan.kernel, plan.kind.digest(), 1, seq, seq)
-    return Chooser(plan, db).look_up(problem.bucket(), target).config
+    return Chooser(plan, db).look_up(problem.bucket(), target, lambda c: not (interpret and is_gluon(c))).config
 
 
 def _verify_case(

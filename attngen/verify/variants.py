@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 from attngen.config import Config
+from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.space import feasible, forward_space
+from attngen.plan.hopper import ROWS
+from attngen.plan.space import feasible_anywhere
 from attngen.target import Target
 
 
 def structure(config: Config) -> tuple:
     """What decides which code is generated, tile sizes and warps apart."""
     packed = int(config.get("PACK_HEADS") or 1) > 1
+    if is_gluon(config):
+        names = ("PERSISTENT", "PING_PONG", "LAZY_RESCALE")
+        return config["schedule"], int(config["BLOCK_M"] or 0) // ROWS, packed, *(config.get(name) for name in names)
     return config.get("schedule"), config.get("loads"), packed, config.get("SPLIT_MASKS")
 
 
-def variants(plan: ForwardPlan, target: Target, in_use: Config, *, small: bool = False) -> list[Config]:
-    """``in_use``, then one config of every other feasible structure: the most like it, or the one of smallest tiles."""
+def variants(plan: ForwardPlan, target: Target, in_use: Config, *, interpreted: bool = False) -> list[Config]:
+    """``in_use``, then one config of every other feasible structure, the most like it.
+
+    Of a Gluon schedule, whose choices are many and meddle little with each other, every choice is made once. The
+    interpreter takes no Gluon, and gets the smallest tiles.
+    """
     nearest: dict[tuple, Config] = {}
-    for config in _feasible(plan, target):
+    for config in feasible_anywhere(plan, target):
+        if interpreted and is_gluon(config):
+            continue
         held = nearest.get(structure(config))
-        rank = _tile if small else (lambda c: _difference(c, in_use))
+        rank = _tile if interpreted else (lambda c: _difference(c, in_use))
         if held is None or rank(config) < rank(held):
             nearest[structure(config)] = config
     nearest.pop(structure(in_use), None)
-    return [in_use, *(nearest[key] for key in sorted(nearest, key=str))]
+    return _every_choice([in_use, *(nearest[key] for key in sorted(nearest, key=str))])
 
 
-def _feasible(plan: ForwardPlan, target: Target) -> list[Config]:
-    """Every point of the space that fits, whatever the sizes of a call."""
-    space = forward_space(plan, target)
-    names = [parameter.name for parameter in space]
-    points = (dict(zip(names, values, strict=True)) for values in product(*(p.choices for p in space)))
-    return [config for point in points if feasible(plan, config := Config(**point), target) is None]
+def _every_choice(configs: list[Config]) -> list[Config]:
+    """Without those Gluon configs whose every choice is also an earlier one's; first come those most like the first."""
+    kept = [config for config in configs if not is_gluon(config)]
+    for schedule in {config["schedule"]: None for config in configs if is_gluon(config)}:
+        own = [config for config in configs if config["schedule"] == schedule]
+        first, seen = structure(own[0]), set[tuple]()
+        for config in sorted(own, key=lambda c: sum(a != b for a, b in zip(structure(c), first, strict=True))):
+            choices = set(enumerate(structure(config)))
+            if not choices <= seen:
+                kept.append(config)
+                seen |= choices
+    return sorted(kept, key=configs.index)
 
 
 def _difference(config: Config, other: Config) -> int:

@@ -7,7 +7,10 @@ import torch._dynamo.testing
 import attngen
 from attngen.op import choose, register
 from attngen.op.launch import signature_of
+from attngen.plan import plan_forward
 from attngen.spec import parse_spec
+from attngen.spec.model import HeadDim, Heads, Kind
+from attngen.target import get_target
 from tests.op.call_examples import BATCH, KINDS, RANGE, ROW, SEQ_Q, keywords, tensors
 from tests.op.cases import strided
 
@@ -150,3 +153,31 @@ def test_a_prepared_launch_depends_on_the_alignment_of_each_tensor():
     signatures = {signature_of(pair) for pair in ((aligned, unaligned), (unaligned, aligned), (aligned, aligned))}
     assert len(signatures) == 3
     assert signature_of((aligned, unaligned)) == signature_of((torch.empty(64), unaligned))
+
+
+def test_configs_for_hopper_need_every_tensor_described(monkeypatch, tmp_path):
+    """Where q cannot be described nothing of Gluon runs; where k or v cannot, no descriptor at all."""
+    monkeypatch.setattr(choose, "target_here", lambda: get_target("h200"))
+    plan = plan_forward(Kind("kind", Heads(4, 2), HeadDim(64, 64), causal=True))
+    chooser = choose.Chooser(plan, str(tmp_path / "tunings.sqlite"))
+    heads = {"q": 4, "k": 2, "v": 2}
+    given = {name: torch.zeros(1, count, 8192, 64, dtype=torch.bfloat16) for name, count in heads.items()}
+
+    def config(**changes):
+        return chooser(**{**given, **changes}).config
+
+    def shifted(name):
+        """A view that begins 2 bytes past a multiple of 16, and one whose rows are not a multiple of 16 bytes apart."""
+        shape = given[name].shape
+        flat = torch.zeros(given[name].numel() + 1, dtype=torch.bfloat16)
+        return flat[1:].view(shape), torch.zeros(*shape[:3], 65, dtype=torch.bfloat16)[..., :64]
+
+    assert config()["schedule"] == "hopper"
+    for q in shifted("q"):
+        assert (config(q=q)["schedule"], config(q=q)["loads"]) == ("portable", "descriptor")
+        assert config(q=q, k=shifted("k")[0])["loads"] == "pointer"
+    for name in "kv":
+        for tensor in shifted(name):
+            found = config(**{name: tensor})
+            assert (found["schedule"], found["loads"]) == ("portable", "pointer")
+    assert config()["schedule"] == "hopper"

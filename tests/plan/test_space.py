@@ -1,17 +1,28 @@
 """The search space: defaults lie in it and fit, whatever the kind, the target and the sizes."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from attngen.config import Config
 from attngen.plan import plan_forward
-from attngen.plan.space import default_config, enumerate_configs, feasible, forward_space, window_tiles
+from attngen.plan.hopper import NAMED_BARRIERS, HopperShape
+from attngen.plan.space import (
+    default_config,
+    enumerate_configs,
+    feasible,
+    forward_space,
+    why_not_hopper,
+    window_tiles,
+)
 from attngen.problem import Problem
 from attngen.spec import load_spec
 from attngen.spec.expression import Expression
 from attngen.spec.model import HeadDim, Heads, Kind, Window
 from attngen.target import TARGETS, get_target
 
+H200 = get_target("h200")
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 SIZES = [None, (1, 1, 8192), (4, 16, 16), (8, 100, 100), (1, 4096, 4096), (1, 131072, 131072)]
 
@@ -42,8 +53,10 @@ def test_defaults_lie_in_the_space_and_fit(target):
             config = default_config(plan, gpu, problem)
             where = f"{kind.name} {kind.head_dim} {kind.dtype} on {target} at {sizes}: {config.label()}"
             assert feasible(plan, config, gpu, problem) is None, where
-            assert set(config) == set(choices), where
-            assert all(value in choices[name] for name, value in config.items()), where
+            assert set(config) <= set(choices), where
+            assert all(config.get(name) in values for name, values in choices.items()), where
+            if problem is not None:
+                assert config in enumerate_configs(plan, gpu, problem), where
 
 
 @pytest.mark.parametrize("target", ["h100", "mi300x"])
@@ -70,3 +83,111 @@ def test_every_enumerated_config_is_feasible_and_different(target):
 def test_resident_tiles_hold_the_window_of_a_tile(fields, block_m, block_n, tiles):
     plan = plan_forward(Kind("kind", Heads(1, 1), HeadDim(64, 64), **fields))
     assert window_tiles(plan, block_m, block_n) == tiles
+
+
+def config_count(plan, target, *sizes):
+    configs = enumerate_configs(plan, target, Problem("forward", plan.kind.digest(), *sizes))
+    return Counter(config["schedule"] for config in configs)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: f"{kind.name}-{kind.digest()[:4]}")
+def test_the_space_of_a_kind_is_tuned_in_a_minute(kind):
+    plan = plan_forward(kind)
+    count = config_count(plan, H200, 1, 8192, 8192)
+    assert sum(count.values()) <= 250
+    assert bool(count["hopper"]) == (why_not_hopper(plan, H200) is None)
+
+
+def test_each_config_has_the_tunables_of_its_schedule_alone():
+    plan = plan_forward(Kind("kind", Heads(8, 2), HeadDim(64, 64), causal=True, window=Window(64, 0)))
+    parameters = {parameter.name: parameter.choices for parameter in forward_space(plan, H200)}
+    names = {}
+    for config in enumerate_configs(plan, H200, Problem("forward", plan.kind.digest(), 1, 4096, 4096)):
+        names.setdefault(config["schedule"], set()).add(frozenset(config))
+    assert {len(sets) for sets in names.values()} == {1}
+    hopper, portable = (next(iter(names[schedule])) for schedule in ("hopper", "portable"))
+    assert {"PING_PONG", "PERSISTENT", "LAZY_RESCALE"} == hopper - portable
+    assert {"loads", "SPLIT_MASKS", "maxnreg"} == portable - hopper
+    assert all((None in choices) or name in hopper & portable for name, choices in parameters.items())
+
+
+@pytest.mark.parametrize(
+    ("target", "fields", "word"),
+    [
+        ("h100", {}, None),
+        ("a100", {}, "sm_80"),
+        ("b200", {}, "sm_100"),
+        ("mi300x", {}, "gfx942"),
+        ("h200", {"dtype": "float32"}, "float32"),
+        ("h200", {"head_dim": HeadDim(60, 64)}, "60 and 64"),
+    ],
+)
+def test_why_not_hopper(target, fields, word):
+    fields = {"head_dim": HeadDim(64, 64), **fields}
+    plan = plan_forward(Kind("kind", Heads(4, 4), **fields))
+    why, gpu = why_not_hopper(plan, get_target(target)), get_target(target)
+    assert why is None if word is None else word in why
+    assert bool(config_count(plan, gpu, 1, 8192, 8192)["hopper"]) == (why is None)
+    assert (default_config(plan, gpu)["schedule"] == "hopper") == (why is None)
+
+
+HOPPER_DEFAULTS = [
+    # head dims, causal, queries, BLOCK_M x BLOCK_N
+    ((64, 64), False, 8192, (192, 128)),
+    ((64, 64), False, 4096, (128, 128)),
+    ((48, 64), True, 8192, (192, 128)),
+    ((128, 128), True, 2048, (128, 128)),
+    ((192, 128), True, 8192, (128, 128)),
+    ((256, 256), False, 8192, (128, 64)),
+    ((256, 128), False, 8192, (128, 64)),
+]
+
+
+@pytest.mark.parametrize(("dims", "causal", "queries", "tile"), HOPPER_DEFAULTS)
+def test_defaults_on_hopper(dims, causal, queries, tile):
+    plan = plan_forward(Kind("kind", Heads(8, 2), HeadDim(*dims), causal=causal))
+    config = default_config(plan, H200, Problem("forward", plan.kind.digest(), 1, queries, queries))
+    assert (config["schedule"], config["BLOCK_M"], config["BLOCK_N"]) == ("hopper", *tile)
+    assert config["PING_PONG"] == (dims == (192, 128)) and config["PERSISTENT"] and config["LAZY_RESCALE"]
+    assert config["HEADS_TOGETHER"] == (8 if causal else 1)
+
+
+def test_few_queries_and_small_windows_keep_to_portable_schedules():
+    dense = plan_forward(Kind("kind", Heads(32, 8), HeadDim(128, 128), causal=True))
+    window = plan_forward(Kind("kind", Heads(8, 8), HeadDim(64, 64), window=Window(64, 64)))
+    for plan, queries in ((dense, 1), (dense, 16), (window, 8192)):
+        config = default_config(plan, H200, Problem("forward", plan.kind.digest(), 1, queries, 8192))
+        assert config["schedule"] == "portable", (plan.kind, queries)
+
+
+def test_a_default_for_tensors_without_descriptors():
+    for kind in KINDS.values():
+        plan = plan_forward(kind)
+        config = default_config(plan, H200, able=lambda config: config.get("loads") == "pointer")
+        assert config["loads"] == "pointer" and feasible(plan, config, H200) is None
+
+
+@pytest.mark.parametrize("dims", [(16, 16), (64, 64), (96, 96), (128, 128), (192, 128), (256, 256)])
+def test_hopper_configs_fit_what_a_program_has(dims):
+    """Registers by another count: accumulators, scores, weights at half a register, and forty for the rest."""
+    plan = plan_forward(Kind("kind", Heads(8, 1), HeadDim(*dims), causal=True))
+    problem = Problem("forward", plan.kind.digest(), 1, 8192, 8192)
+    for config in enumerate_configs(plan, H200, problem):
+        if config["schedule"] != "hopper":
+            continue
+        shape = HopperShape.of(plan, config)
+        width = sum(chunk.width for chunk in plan.v_chunks)
+        assert (width + 1.5 * shape.block_n) / 2 + 40 <= 1.05 * shape.consumer_registers, config.label()
+        assert shape.shared_bytes(plan) <= H200.shared_per_block
+        assert shape.named_barriers <= NAMED_BARRIERS
+        assert 64 % shape.pack == 0 and plan.kind.heads.group % shape.pack == 0
+
+
+def test_a_config_of_another_generator_is_no_crash():
+    """Databases outlive schedules and tunables."""
+    plan = plan_forward(Kind("kind", Heads(8, 2), HeadDim(64, 64), causal=True))
+    for config in (default_config(plan, H200), default_config(plan, get_target("a100"))):
+        assert "no schedule 'mosaic'" in str(feasible(plan, config.replace(schedule="mosaic"), H200))
+        for name in set(config) - {"schedule"}:
+            rest = {key: value for key, value in config.items() if key != name}
+            assert feasible(plan, Config(**rest), H200) == f"it has no {name}"

@@ -201,5 +201,23 @@ def test_every_structure_is_verified_once():
     configs = variants(plan, H100, in_use)
     structures = [structure(config) for config in configs]
     assert configs[0] == in_use and len(set(structures)) == len(structures)
-    assert {schedule for schedule, *_ in structures} == {"portable", "window"}
-    assert {loads for _, loads, *_ in structures} == {"pointer", "descriptor"}
+    portable = [config for config in configs if config["schedule"] in ("portable", "window")]
+    assert {config["schedule"] for config in portable} == {"portable", "window"}
+    assert {config["loads"] for config in portable} == {"pointer", "descriptor"}
+
+
+def test_every_choice_of_the_hopper_schedule_is_verified():
+    plan = plan_forward(parse_spec("{heads: {query: 16, kv: 2}, head_dim: 64, causal: true}").kinds[0])
+    in_use = default_config(plan, H100)
+    configs = [config for config in variants(plan, H100, in_use) if config["schedule"] == "hopper"]
+    assert configs[0] == in_use and len(configs) < 10
+    for name in ("PERSISTENT", "PING_PONG", "LAZY_RESCALE", "BLOCK_M", "PACK_HEADS"):
+        assert len({config[name] for config in configs}) == 2, name
+    interpreted = variants(plan, H100, in_use, interpreted=True)
+    assert {config["schedule"] for config in interpreted[1:]} == {"portable"}
+
+
+def test_the_interpreter_is_given_no_gluon():
+    found = verify(kind_of("causal: true"), exact, seqs=(50,))
+    assert default_config(plan_forward(kind_of("causal: true")), H100)["schedule"] == "hopper"
+    assert found and not any("hopper" in finding.config for finding in found)

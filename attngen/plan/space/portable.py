@@ -1,37 +1,23 @@
-"""The tunables of a forward kernel: which values are worth trying, and which points cannot fit a target."""
+"""The tunables of the ``portable`` and ``window`` schedules: Triton for any GPU."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
-
 from attngen.config import Config, Value
 from attngen.plan.forward import ForwardPlan
+from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, query_width, rows_are_aligned, value_width
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import Problem
 from attngen.target import Target
 
 SMALL_WINDOW = 1024  # keys: up to here masking every tile may beat three loops
-FEW_QUERIES = 128  # a tile of one head would be mostly padding
 WINDOW_TILES = 4  # key tiles that the window schedule keeps resident
 REGISTERS = 255  # a thread
 RESERVED_SHARED = 1024  # bytes for barriers and reductions
 
 
-@dataclass(frozen=True)
-class Parameter:
-    """One tunable and the values it may take."""
-
-    name: str
-    choices: tuple[Value, ...]
-
-
-def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
-    """Every tunable with its choices; most combinations are ruled out by ``feasible``."""
-    reach = math.inf if plan.span is None else sum(plan.span)
-    small = reach <= SMALL_WINDOW
+def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
+    """The tunables of both schedules with their choices; most combinations are ruled out by ``feasible``."""
+    small = _window_is_small(plan)
     full_precision = plan.kind.dtype == "float32"
     group = plan.kind.heads.group
     packs = tuple(n for n in (1, 2, 4, 8, 16) if group % n == 0)
@@ -44,12 +30,12 @@ def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
         Parameter("loads", ("pointer", "descriptor") if _has_tma(target) else ("pointer",)),
         Parameter("PACK_HEADS", packs),
         Parameter("SPLIT_MASKS", (True, False) if small else (True,)),
-        Parameter("HEADS_TOGETHER", (1,) if reach <= SMALL_WINDOW // 2 else (1, 8)),
+        Parameter("HEADS_TOGETHER", (1,) if _window_is_small(plan, SMALL_WINDOW // 2) else (1, 8)),
         Parameter("maxnreg", (None, 128, 168) if small and target.backend == "cuda" else (None,)),
     )
 
 
-def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None = None) -> str | None:
+def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
     """None when ``config`` is worth compiling, else why it is not."""
     for rule in (_shape, _packing, _schedule, _memory):
         if reason := rule(plan, config, target, problem):
@@ -57,26 +43,31 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
     return None
 
 
-def enumerate_configs(plan: ForwardPlan, target: Target, problem: Problem) -> list[Config]:
-    """Every feasible point of the space."""
-    return [config for config in _points(plan, target) if feasible(plan, config, target, problem) is None]
+def in_core(plan: ForwardPlan, config: Config) -> bool:
+    """Whether ``config`` may win beside a schedule made for the target: windows, and the best of dense work."""
+    if config["schedule"] == "window":
+        return True
+    plain = config["loads"] == "descriptor" and config["PACK_HEADS"] == 1 and config["BLOCK_M"] in (64, 128)
+    if _window_is_small(plan):
+        return plain
+    return plain and config["HEADS_TOGETHER"] == (8 if plan.unbalanced else 1) and config["num_stages"] != 1
 
 
-def _points(plan: ForwardPlan, target: Target) -> Iterator[Config]:
-    parameters = forward_space(plan, target)
-    names = [parameter.name for parameter in parameters]
-    for values in product(*(parameter.choices for parameter in parameters)):
-        yield Config(**dict(zip(names, values, strict=True)))
-
-
-def default_config(plan: ForwardPlan, target: Target, problem: Problem | None = None) -> Config:
-    """A config that runs well enough anywhere: the first of a short list of preferences that fits."""
+def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:
+    """What a default is taken from, best first; then the same for tensors that the copy engine does not take."""
     pack = _useful_pack(plan, problem)
-    preferences = _preferences(plan, target)
-    packed = [config.replace(PACK_HEADS=pack) for config in preferences] if pack > 1 else []
-    for config in packed + preferences:
-        if feasible(plan, config, target, problem) is None:
-            return config
+    plain = _preferences(plan, target)
+    configs = [config.replace(PACK_HEADS=pack) for config in plain] + plain if pack > 1 else plain
+    return configs + [_without_descriptors(config) for config in configs if config["loads"] == "descriptor"]
+
+
+def _without_descriptors(config: Config) -> Config:
+    stages = int(config["num_stages"] or 1)
+    return config.replace(loads="pointer", num_stages=stages if config["schedule"] == "window" else max(stages, 2))
+
+
+def last_resort(plan: ForwardPlan) -> Config:
+    """Fits wherever anything does."""
     return _preference(32, 16, 4, 1) if plan.kind.dtype != "float32" else _preference(16, 16, 4, 1)
 
 
@@ -107,12 +98,12 @@ def _useful_pack(plan: ForwardPlan, problem: Problem | None) -> int:
 
 
 def _preferences(plan: ForwardPlan, target: Target) -> list[Config]:
-    width = max(sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks))
+    width = max(query_width(plan), value_width(plan))
     if plan.kind.dtype == "float32":
         block_m, block_n = (32, 32) if width <= 64 else (16, 32) if width <= 128 else (16, 16)
         return [_preference(block_m, block_n, 4, 1)]
-    loads = "descriptor" if _has_tma(target) and _plain_widths(plan) else "pointer"
-    small = plan.span is not None and sum(plan.span) <= SMALL_WINDOW // 2
+    loads = "descriptor" if _has_tma(target) and rows_are_aligned(plan) else "pointer"
+    small = _window_is_small(plan, SMALL_WINDOW // 2)
     preferences = []
     if small and plan.kind.heads.group > 1 and (_has_tma(target) or target.backend == "hip"):
         preferences.append(_preference(64, 64, 4, 1, schedule="window", loads=loads, SPLIT_MASKS=False))
@@ -136,6 +127,10 @@ def _preferences(plan: ForwardPlan, target: Target) -> list[Config]:
     return [*preferences, _preference(64, 32, 4, 2), _preference(64, 16, 4, 2)]
 
 
+def _window_is_small(plan: ForwardPlan, most: int = SMALL_WINDOW) -> bool:
+    return plan.span is not None and sum(plan.span) <= most
+
+
 def _has_tma(target: Target) -> bool:
     return target.backend == "cuda" and int(target.arch) >= 90 and int(target.arch) != 120
 
@@ -143,12 +138,6 @@ def _has_tma(target: Target) -> bool:
 def _splits_keys(target: Target) -> bool:
     """Whether warps share the keys of a tile too, for want of rows: so mma.sync does, before and beside wgmma."""
     return target.backend == "cuda" and not _has_tma(target)
-
-
-def _plain_widths(plan: ForwardPlan) -> bool:
-    """Whether rows are a multiple of 16 bytes, which the copy engine asks for."""
-    element = ELEMENT_BYTES[plan.kind.dtype]
-    return plan.kind.head_dim.qk * element % 16 == 0 and plan.kind.head_dim.v * element % 16 == 0
 
 
 def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
@@ -162,10 +151,10 @@ def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem |
         return f"{warps} warps need at least {rows * warps} rows of {rows} each"
     if block_m > 64 * warps:
         return f"{warps} warps for {block_m} rows leave no registers"
-    width = sum(c.width for c in plan.v_chunks)
+    width = value_width(plan)
     scores = block_n * (2 if full_precision else 1.5)
     if full_precision:
-        scores += sum(c.width for c in plan.qk_chunks)
+        scores += query_width(plan)
     if block_m * (width + scores) / (32 * warps) > REGISTERS + 1:
         return "accumulators and scores need more registers than a thread has"
     if problem is not None and config["schedule"] == "portable":
@@ -173,7 +162,7 @@ def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem |
         rows = max(16 * 4, min(64, problem.seq_q * pack))
         if block_m // pack > max(rows, 2 * problem.seq_q) and block_m > 64:
             return "more rows than queries"
-    if config["loads"] == "descriptor" and not (_has_tma(target) and _plain_widths(plan)):
+    if config["loads"] == "descriptor" and not (_has_tma(target) and rows_are_aligned(plan)):
         return "the copy engine needs sm_90 or sm_100 and rows of a multiple of 16 bytes"
     unpiped = config["schedule"] == "portable" and config["loads"] == "pointer" and config["num_stages"] == 1
     if unpiped and _has_tma(target) and not full_precision:
@@ -214,7 +203,7 @@ def _schedule(plan: ForwardPlan, config: Config, target: Target, problem: Proble
             int(config["BLOCK_N"] or 0),
             int(config["num_warps"] or 4),
         )
-        if block_m * (tiles * block_n + sum(c.width for c in plan.v_chunks)) / (32 * warps) > REGISTERS - 32:
+        if block_m * (tiles * block_n + value_width(plan)) / (32 * warps) > REGISTERS - 32:
             return "scores of all resident keys need more registers than a thread has"
         return None
     if config.get("maxnreg"):
@@ -241,7 +230,7 @@ def _memory(plan: ForwardPlan, config: Config, target: Target, problem: Problem 
 def shared_bytes(plan: ForwardPlan, config: Config, target: Target) -> int:
     """Shared memory a program needs, about: stages of key and value tiles, and the queries."""
     element = ELEMENT_BYTES[plan.kind.dtype]
-    qk, v = sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks)
+    qk, v = query_width(plan), value_width(plan)
     block_m, block_n, stages = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0), int(config["num_stages"] or 1)
     if config["schedule"] == "window":
         stages, queries = window_tiles(plan, block_m, block_n), block_m * int(config["num_stages"] or 1)
@@ -251,3 +240,6 @@ def shared_bytes(plan: ForwardPlan, config: Config, target: Target) -> int:
         stages = max(stages - 1, 1)
         queries = 0
     return (block_n * (qk + v) * stages + queries * qk) * element + RESERVED_SHARED
+
+
+PORTABLE = Family(("portable", "window"), lambda plan, target: None, parameters, feasible, preferences, shared_bytes)

@@ -1,0 +1,121 @@
+"""The tunables of a forward kernel: which values are worth trying, and which points cannot fit a target.
+
+portable       Triton for any GPU: one loop over keys, or all keys of a small window resident
+hopper         Gluon for sm_90: one warp loads, warpgroups compute
+
+Each schedule has tunables of its own, and a config has those of its schedule and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+from attngen.config import Config, Value
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.space import portable
+from attngen.plan.space.common import FEW_QUERIES, Family, Parameter
+from attngen.plan.space.hopper import HOPPER
+from attngen.plan.space.portable import PORTABLE, window_tiles
+from attngen.problem import Problem
+from attngen.target import Target
+
+__all__ = [
+    "Parameter",
+    "default_config",
+    "enumerate_configs",
+    "feasible",
+    "feasible_anywhere",
+    "forward_space",
+    "shared_bytes",
+    "why_not_hopper",
+    "window_tiles",
+]
+
+FAMILIES: tuple[Family, ...] = (HOPPER, PORTABLE)  # in the order in which a default is looked for
+
+
+def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
+    """Every tunable of every schedule that can run, with its choices; None where a schedule has no such tunable."""
+    families = [family.parameters(plan, target) for family in _families(plan, target)]
+    merged: dict[str, dict[Value, None]] = {}
+    for parameters in families:
+        for parameter in parameters:
+            merged.setdefault(parameter.name, {}).update(dict.fromkeys(parameter.choices))
+    everywhere = set.intersection(*({parameter.name for parameter in parameters} for parameters in families))
+    for name, choices in merged.items():
+        if name not in everywhere:
+            choices[None] = None
+    return tuple(Parameter(name, tuple(sorted(choices, key=_place))) for name, choices in merged.items())
+
+
+def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None = None) -> str | None:
+    """None when ``config`` is worth compiling, else why it is not."""
+    family = _family(config)
+    if family is None:
+        return f"there is no schedule '{config.get('schedule')}'"
+    missing = [p.name for p in family.parameters(plan, target) if p.name not in config]
+    return f"it has no {missing[0]}" if missing else family.feasible(plan, config, target, problem)
+
+
+def feasible_anywhere(plan: ForwardPlan, target: Target, problem: Problem | None = None) -> Iterator[Config]:
+    """Every feasible point of every schedule, likely to win or not."""
+    for family in _families(plan, target):
+        parameters = family.parameters(plan, target)
+        names = [parameter.name for parameter in parameters]
+        for values in product(*(parameter.choices for parameter in parameters)):
+            config = Config(**dict(zip(names, values, strict=True)))
+            if family.feasible(plan, config, target, problem) is None:
+                yield config
+
+
+def enumerate_configs(plan: ForwardPlan, target: Target, problem: Problem) -> list[Config]:
+    """The points that are worth trying: where a schedule is made for the target, few of the portable ones."""
+    configs = list(feasible_anywhere(plan, target, problem))
+    if problem.seq_q > FEW_QUERIES and any(_family(config) is HOPPER for config in configs):
+        return [config for config in configs if _family(config) is HOPPER or portable.in_core(plan, config)]
+    return configs
+
+
+def default_config(
+    plan: ForwardPlan,
+    target: Target,
+    problem: Problem | None = None,
+    able: Callable[[Config], bool] = lambda config: True,
+) -> Config:
+    """A config that runs well enough anywhere: the first of a short list of preferences that fits.
+
+    ``able`` says which configs a caller can use: not all tensors can be described to the copy engine.
+    """
+    for family in FAMILIES:
+        for config in family.preferences(plan, target, problem):
+            if able(config) and feasible(plan, config, target, problem) is None:
+                return config
+    return portable.last_resort(plan)
+
+
+def shared_bytes(plan: ForwardPlan, config: Config, target: Target) -> int:
+    """Shared memory that a program needs, about."""
+    family = _family(config)
+    assert family is not None
+    return family.shared_bytes(plan, config, target)
+
+
+def why_not_hopper(plan: ForwardPlan, target: Target) -> str | None:
+    """Why the schedule made for Hopper cannot run ``plan`` on ``target``; None where it can."""
+    return HOPPER.why_not(plan, target)
+
+
+def _families(plan: ForwardPlan, target: Target) -> list[Family]:
+    return [family for family in FAMILIES if family.why_not(plan, target) is None]
+
+
+def _family(config: Config) -> Family | None:
+    return next((family for family in FAMILIES if config.get("schedule") in family.schedules), None)
+
+
+def _place(value: Value) -> tuple[int, int]:
+    """Numbers by size, so that neighbours are alike; nothing at all, and what has no order, before them."""
+    if value is None:
+        return 0, 0
+    return (2, value) if isinstance(value, int) else (1, 0)

@@ -1,0 +1,54 @@
+"""What the schedules' spaces have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from attngen.config import Config, Value
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.work import ELEMENT_BYTES
+from attngen.problem import Problem
+from attngen.target import Target
+
+FEW_QUERIES = 128  # a tile of one head would be mostly padding
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One tunable and the values it may take."""
+
+    name: str
+    choices: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Schedules that share their tunables: what a space needs to know of them."""
+
+    schedules: tuple[str, ...]
+    why_not: Callable[[ForwardPlan, Target], str | None]  # why none of their configs can run
+    parameters: Callable[[ForwardPlan, Target], tuple[Parameter, ...]]
+    feasible: Callable[[ForwardPlan, Config, Target, Problem | None], str | None]
+    preferences: Callable[[ForwardPlan, Target, Problem | None], list[Config]]  # for a default, the first that fits
+    shared_bytes: Callable[[ForwardPlan, Config, Target], int]
+
+
+def query_width(plan: ForwardPlan) -> int:
+    """Columns of a query as they are held."""
+    return sum(chunk.width for chunk in plan.qk_chunks)
+
+
+def value_width(plan: ForwardPlan) -> int:
+    """Columns of a value, and of an accumulator, as they are held."""
+    return sum(chunk.width for chunk in plan.v_chunks)
+
+
+def rows_are_aligned(plan: ForwardPlan) -> bool:
+    """Whether rows are a multiple of 16 bytes, which the copy engine asks for."""
+    element = ELEMENT_BYTES[plan.kind.dtype]
+    return plan.kind.head_dim.qk * element % 16 == 0 and plan.kind.head_dim.v * element % 16 == 0
+
+
+def is_hopper(target: Target) -> bool:
+    return target.backend == "cuda" and target.arch == 90

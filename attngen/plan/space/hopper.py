@@ -1,0 +1,154 @@
+"""The tunables of the ``hopper`` schedule: warp-specialised kernels for sm_90, dense or in wide windows."""
+
+from __future__ import annotations
+
+import math
+
+from attngen.config import Config, Value
+from attngen.plan.forward import ForwardPlan
+from attngen.plan.hopper import NAMED_BARRIERS, ROWS, HopperShape
+from attngen.plan.space.common import (
+    FEW_QUERIES,
+    Family,
+    Parameter,
+    is_hopper,
+    query_width,
+    rows_are_aligned,
+    value_width,
+)
+from attngen.problem import Problem
+from attngen.target import Target
+
+MOST_PACKED = 8  # heads of one tile: of 64 rows a warpgroup, 8 queries are left
+THREE_WARPGROUPS = 64  # columns of queries and values that 160 registers a thread hold
+WIDE_VALUES = 128  # columns of values beside which 128 keys still fit
+SMALL_WINDOW = 256  # keys: a few tiles at most, so that filling the pipeline costs more than it gains
+SHORT = 4096  # queries: below, tiles of 192 rows are too few to even out
+
+
+def why_not(plan: ForwardPlan, target: Target) -> str | None:
+    """Why no config of this schedule can run ``plan`` on ``target``; None where some can."""
+    kind = plan.kind
+    if not is_hopper(target):
+        return f"{target.name} is {target.arch_name}, and it is made of what only sm_90 has"
+    if kind.dtype == "float32":
+        return "its matrix products take 16-bit numbers, and the kind is in float32"
+    if not rows_are_aligned(plan):
+        dims = f"{kind.head_dim.qk}" + (f" and {kind.head_dim.v}" if kind.head_dim.v != kind.head_dim.qk else "")
+        return f"the copy engine needs rows of a multiple of 16 bytes, and head_dim is {dims}"
+    return None
+
+
+def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
+    """The schedule's own tunables with their choices."""
+    narrow = _narrow(plan)
+    packs = (1, 2, 4, 8) if plan.kind.heads.group > 1 else (1,)
+    return (
+        Parameter("schedule", ("hopper",)),
+        Parameter("BLOCK_M", (128, 192) if narrow else (128,)),
+        Parameter("BLOCK_N", (64, 128)),
+        Parameter("num_warps", (4,)),
+        Parameter("num_stages", (2, 3)),
+        Parameter("PACK_HEADS", tuple(n for n in packs if plan.kind.heads.group % n == 0)),
+        Parameter("HEADS_TOGETHER", (1, 8)),
+        Parameter("PING_PONG", (False, True)),
+        Parameter("LAZY_RESCALE", (True, False) if narrow else (True,)),
+        Parameter("PERSISTENT", (True, False)),
+    )
+
+
+def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
+    """None when ``config`` is worth compiling, else why it is not."""
+    if reason := why_not(plan, target):
+        return reason
+    rows, stages = int(config["BLOCK_M"] or 0), int(config["num_stages"] or 0)
+    if rows not in (2 * ROWS, 3 * ROWS):
+        return "two or three warpgroups compute, of 64 rows each"
+    if rows == 3 * ROWS and not _narrow(plan):
+        return f"three warpgroups have registers for {THREE_WARPGROUPS} columns of queries and of values"
+    if int(config["BLOCK_N"] or 0) > _most_keys(plan):
+        return "accumulators, scores and weights need more registers than a thread has"
+    shape = HopperShape.of(plan, config)
+    if shape.named_barriers > NAMED_BARRIERS:
+        return f"{shape.named_barriers} named barriers; {NAMED_BARRIERS} are free"
+    if shape.consumers == 3 and (shape.ping_pong or (not shape.lazy and not shape.persistent)):
+        return "three warpgroups fill each other's gaps without taking turns"
+    if not shape.lazy and shape.consumers == 2:
+        return "with two warpgroups, rescaling rarely never costs"
+    if stages not in (2, 3):
+        return "two or three tiles of keys are in flight"
+    if needed := _packing(plan, shape.pack, rows, problem):
+        return needed
+    shared = shared_bytes(plan, config, target)
+    if shared > target.shared_per_block:
+        return f"{shared} bytes of shared memory; {target.name} has {target.shared_per_block}"
+    return None
+
+
+def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:
+    """What a default is taken from, best first."""
+    if why_not(plan, target) or _in_small_window(plan):
+        return []
+    together = 8 if plan.unbalanced else 1
+    best: list[Config] = []
+    if _narrow(plan):
+        if problem is None or problem.seq_q > SHORT:
+            best.append(_preference(192, 128, HEADS_TOGETHER=together))
+        best.append(_preference(128, 128, HEADS_TOGETHER=together))
+    elif value_width(plan) <= WIDE_VALUES:
+        best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=query_width(plan) > WIDE_VALUES))
+    return [*best, _preference(128, 64, HEADS_TOGETHER=together)]
+
+
+def shared_bytes(plan: ForwardPlan, config: Config, target: Target) -> int:
+    """Shared memory of a program: queries, results, and the stages of keys and values."""
+    return HopperShape.of(plan, config).shared_bytes(plan)
+
+
+HOPPER = Family(("hopper",), why_not, parameters, feasible, preferences, shared_bytes)
+
+
+def _preference(block_m: int, block_n: int, **values: Value) -> Config:
+    return Config(
+        **{
+            "schedule": "hopper",
+            "BLOCK_M": block_m,
+            "BLOCK_N": block_n,
+            "num_warps": 4,
+            "num_stages": 2,
+            "PACK_HEADS": 1,
+            "HEADS_TOGETHER": 1,
+            "PING_PONG": False,
+            "LAZY_RESCALE": True,
+            "PERSISTENT": True,
+            **values,
+        }
+    )
+
+
+def _narrow(plan: ForwardPlan) -> bool:
+    return max(query_width(plan), value_width(plan)) <= THREE_WARPGROUPS
+
+
+def _in_small_window(plan: ForwardPlan) -> bool:
+    return plan.span is not None and sum(plan.span) <= SMALL_WINDOW
+
+
+def _most_keys(plan: ForwardPlan) -> int:
+    """Keys of a tile whose scores and weights fit into registers beside the accumulators."""
+    return 128 if value_width(plan) <= WIDE_VALUES else 64
+
+
+def _packing(plan: ForwardPlan, pack: int, rows: int, problem: Problem | None) -> str | None:
+    """Heads share a tile where queries are few; of windows and triangles, so that a tile spans fewer queries."""
+    group = plan.kind.heads.group
+    if group % pack or ROWS % pack:
+        return f"{pack} heads do not divide the group of {group} or a warpgroup's rows"
+    few = problem is not None and problem.seq_q <= FEW_QUERIES
+    if problem is not None and problem.seq_q * pack <= rows // 2:
+        return "more than half of every tile would be padding"
+    if pack == 1 or few:
+        return None
+    if plan.span is None and not plan.unbalanced:
+        return f"heads are packed for at most {FEW_QUERIES} queries, or where a tile of fewer queries sees fewer keys"
+    return None if pack == math.gcd(group, MOST_PACKED) else "one head, or as many of the group as fit"
