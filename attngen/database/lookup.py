@@ -9,9 +9,11 @@ from typing import Literal
 
 from attngen.config import Config
 from attngen.database.ranking import (
+    Templates,
     best_first,
     exactness,
     gpu_distance,
+    no_templates,
     provenance,
     same_arch,
     shape_distance,
@@ -37,7 +39,7 @@ def find(
     problem: Problem,
     target: Target,
     *,
-    template: str = "",
+    template: Templates = no_templates,
     triton: str = "",
     accept: Callable[[Config], bool] | None = None,
 ) -> Iterator[Choice]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attngen.config import Config
 from attngen.database.trial import Trial
 from attngen.problem import Problem
 from attngen.target import TARGETS, Target
+
+Templates = Callable[[Config], str]  # the digest of the templates that would make a config's code now
+
+
+def no_templates(config: Config) -> str:
+    """Where it is all the same which templates there are."""
+    return ""
 
 
 def shape_distance(a: Problem, b: Problem) -> float:
@@ -40,10 +47,10 @@ def same_arch(target: Target, name: str) -> bool:
     return name == target.name or (other is not None and (other.backend, other.arch) == (target.backend, target.arch))
 
 
-def best_first(trials: Iterable[Trial], template: str = "", triton: str = "") -> list[Trial]:
+def best_first(trials: Iterable[Trial], template: Templates = no_templates, triton: str = "") -> list[Trial]:
     """One trial for each config, the one to prefer first.
 
-    Trials of the same templates and Triton come before others, if any. Then come configs measured again beside their
+    Trials of today's templates and Triton come before others, if any. Then come configs measured again beside their
     rivals, judged by the latest such time alone: a time of its own says less, a GPU being faster while it is cool.
     Then the shortest time. A config that those templates made wrong even once is out.
     """
@@ -64,12 +71,14 @@ def best_first(trials: Iterable[Trial], template: str = "", triton: str = "") ->
     return sorted(judged.values(), key=preference)
 
 
-def matches(trial: Trial, template: str, triton: str) -> int:
+def matches(trial: Trial, template: Templates, triton: str) -> int:
     """How much of what is asked for (templates, Triton) is what the trial was made with."""
-    return (trial.template == template) * 2 + (trial.versions.triton == triton)
+    return (trial.template == template(trial.config)) * 2 + (trial.versions.triton == triton)
 
 
-def provenance(trial: Trial, problem: Problem, target: Target, *, shipped: bool, template: str, triton: str) -> str:
+def provenance(
+    trial: Trial, problem: Problem, target: Target, *, shipped: bool, template: Templates, triton: str
+) -> str:
     """In words: ``tuned on h100 (measured, 0.241 ms), this shape, shipped with attngen``."""
     p = trial.problem
     parts = [f"{'tuned on' if trial.source == 'measured' else 'chosen for'} {trial.target} ({_figure(trial)})"]
@@ -94,9 +103,10 @@ def _figure(trial: Trial) -> str:
     return f"{word}, {trial.median_ms:.3g} ms"
 
 
-def _older(trial: Trial, template: str, triton: str) -> str:
+def _older(trial: Trial, template: Templates, triton: str) -> str:
+    wanted = template(trial.config)
     differences: Sequence[str] = (
-        "other templates" if template and trial.template and trial.template != template else "",
+        "other templates" if wanted and trial.template and trial.template != wanted else "",
         f"triton {trial.versions.triton}"
         if triton and trial.versions.triton and trial.versions.triton != triton
         else "",

@@ -16,7 +16,7 @@ from attngen.config import Config
 from attngen.database.engine import resolve_url
 from attngen.database.lookup import Candidate, find
 from attngen.database.models import TrialRow
-from attngen.database.ranking import best_first
+from attngen.database.ranking import Templates, best_first, no_templates
 from attngen.database.shipped import shipped_targets, shipped_trials
 from attngen.database.table import TrialTable
 from attngen.database.text import read_tunings, write_tunings
@@ -123,7 +123,9 @@ class Database:
         with_rows = self._table.rows(select(TrialRow.target).distinct())
         return sorted({row[0] for row in with_rows} | set(shipped_targets() if self.shipped else ()))
 
-    def best(self, problem: Problem, target: Target | str, *, template: str = "", triton: str = "") -> Trial | None:
+    def best(
+        self, problem: Problem, target: Target | str, *, template: Templates = no_templates, triton: str = ""
+    ) -> Trial | None:
         """The trial to prefer for exactly this problem on this GPU; a measured one before a modelled one."""
         name = target if isinstance(target, str) else target.name
         return next(iter(best_first(self.trials(problem, target=name, shipped=True), template, triton)), None)
@@ -133,14 +135,14 @@ class Database:
         problem: Problem,
         target: Target,
         *,
-        template: str = "",
+        template: Templates = no_templates,
         triton: str = "",
         accept: Callable[[Config], bool] | None = None,
     ) -> Choice | None:
         """The config to run: of this shape bucket, else the nearest length, else the nearest GPU, else None.
 
         Measured trials come before modelled ones, the user's own before shipped ones of the same shape, and those of
-        the same ``template`` digest and ``triton`` before others. ``accept`` refuses configs that cannot run here.
+        today's ``template`` and ``triton`` before others. ``accept`` refuses configs that cannot run here.
         A database that cannot be read is a warning: the shipped tunings still answer.
         """
         return next(self.lookup_all(problem, target, template=template, triton=triton, accept=accept), None)
@@ -150,7 +152,7 @@ class Database:
         problem: Problem,
         target: Target,
         *,
-        template: str = "",
+        template: Templates = no_templates,
         triton: str = "",
         accept: Callable[[Config], bool] | None = None,
     ) -> Iterator[Choice]:

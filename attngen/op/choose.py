@@ -60,7 +60,7 @@ class Chooser:
             return able(config) and feasible(self.plan, config, target, problem) is None
 
         found = self._database().lookup(
-            problem, target, template=template_digest(), triton=triton.__version__, accept=accept
+            problem, target, template=template_digest, triton=triton.__version__, accept=accept
         )
         if found is not None:
             return Chosen(found.config, found.provenance)

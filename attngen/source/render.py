@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import jinja2
+from jinja2.meta import find_referenced_templates
 
 from attngen.config import Config
 from attngen.plan.forward import ForwardPlan
@@ -18,6 +19,7 @@ TEMPLATES = {
     "portable": "forward_portable.py.j2",
     "window": "forward_window.py.j2",
     "hopper": "forward_hopper.py.j2",
+    "hopper_window": "forward_hopper_window.py.j2",
 }
 
 
@@ -69,12 +71,22 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-@lru_cache(maxsize=1)
-def template_digest() -> str:
-    """Changes whenever a kernel's template does: a tuning made with other templates is worth less."""
-    folder = resource_dir("templates")
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.j2"), *folder.glob("parts/*.j2")]):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+def template_digest(config: Config) -> str:
+    """Changes whenever the template of a config's schedule does, or one that it imports: a tuning made with other
+    templates is worth less. Empty for a schedule that there is not."""
+    template = TEMPLATES.get(str(config.get("schedule")))
+    return "" if template is None else _digest(template)
+
+
+@cache
+def _digest(template: str) -> str:
+    loader = _environment().loader
+    assert loader is not None
+    texts: dict[str, str] = {}
+    waiting = [template]
+    while waiting:
+        name = waiting.pop()
+        if name not in texts:
+            texts[name] = loader.get_source(_environment(), name)[0]
+            waiting += filter(None, find_referenced_templates(_environment().parse(texts[name])))
+    return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:12]

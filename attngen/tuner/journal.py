@@ -61,7 +61,7 @@ class Journal:
             kind=task.kind,
             description=task.description,
             device=task.device,
-            template=task.template,
+            template=task.template(config),
             versions=task.versions,
             study=self.study,
             **values,

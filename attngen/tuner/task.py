@@ -8,6 +8,7 @@ from typing import Any
 
 from attngen.config import Config
 from attngen.database import Versions, current_versions
+from attngen.database.ranking import Templates, no_templates
 from attngen.database.trial import Origin
 from attngen.plan.forward import ForwardPlan
 from attngen.problem import Problem
@@ -33,7 +34,7 @@ class Task:
     kind: str = ""
     description: str = ""
     device: str = ""
-    template: str = ""
+    template: Templates = no_templates  # what made the code of a config
     versions: Versions = field(default_factory=Versions)
 
 
@@ -58,7 +59,7 @@ def task_for(plan: ForwardPlan, problem: Problem, target: Target, *, spec: str =
         kind=plan.kind.name,
         description=describe(plan, problem),
         device=_device_name() if measured else "",
-        template=template_digest(),
+        template=template_digest,
         versions=current_versions(),
     )
 

@@ -68,8 +68,9 @@ def tuned(tiny):
     spec = load_spec(tiny)
     db = open_database(shipped=False)
     versions = Versions(triton="3.6.0")
-    at = {"spec": spec.name, "kind": "attention", "template": template_digest(), "versions": versions, "target": "h100"}
     config = Config(schedule="portable", BLOCK_M=64, BLOCK_N=32, num_warps=4, num_stages=2, loads="pointer")
+    template = template_digest(config)
+    at = {"spec": spec.name, "kind": "attention", "template": template, "versions": versions, "target": "h100"}
 
     def problem(seq):
         return Problem("forward", spec.kinds[0].digest(), 2, seq, seq)

@@ -79,11 +79,26 @@ def test_a_config_found_wrong_is_out(db):
 
 def test_the_same_templates_and_triton_come_first(db):
     db.record_all([trial(1, template="dead0000"), trial(2)])
-    assert chosen(db, template="fedcba98", triton="3.6.0") == (2, "exact")
-    assert chosen(db, template="dead0000", triton="3.6.0") == (1, "exact")
-    older = db.lookup(problem(), H100, template="beef0000", triton="3.7.0")
+    assert chosen(db, template=lambda config: "fedcba98", triton="3.6.0") == (2, "exact")
+    assert chosen(db, template=lambda config: "dead0000", triton="3.6.0") == (1, "exact")
+    older = db.lookup(problem(), H100, template=lambda config: "beef0000", triton="3.7.0")
     assert older.trial.median_ms == 1
     assert older.provenance == ("tuned on h100 (measured, 1 ms), this problem, from other templates and triton 3.6.0")
+
+
+def test_templates_of_one_schedule_do_not_age_the_tunings_of_another(db):
+    """The faster trial is of a schedule whose templates have changed since; the other's are today's."""
+    fast, steady = Config(schedule="hopper", BLOCK_M=128), Config(schedule="portable", BLOCK_M=128)
+    db.record_all([trial(1, config=fast, template="aaaa"), trial(2, config=steady, template="bbbb")])
+
+    def now(**digests):
+        choice = db.lookup(problem(), H100, template=lambda config: digests[config["schedule"]], triton="3.6.0")
+        return choice.config["schedule"], "other templates" in choice.provenance
+
+    assert now(hopper="aaaa", portable="bbbb") == ("hopper", False)
+    assert now(hopper="cccc", portable="bbbb") == ("portable", False)
+    assert now(hopper="aaaa", portable="cccc") == ("hopper", False)
+    assert now(hopper="cccc", portable="cccc") == ("hopper", True)
 
 
 def test_configs_that_cannot_run_here_are_passed_over(db):

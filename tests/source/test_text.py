@@ -1,14 +1,16 @@
 """Generated text: three kernels kept whole for review, and all of them as a linter and a formatter want them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from attngen.config import Config
 from attngen.plan import plan_forward
-from attngen.source import render
+from attngen.source import render, template_digest
 from attngen.spec.model import Heads, Kind, Window
 from tests.op.cases import config_of, kind_of
 from tests.op.test_interpreter import FIELDS, windowed
@@ -108,3 +110,39 @@ def test_ruff_has_nothing_to_say(folder, check):
 
 def _planned(kind, config):
     return plan_forward(kind), config
+
+
+@pytest.fixture
+def templates(tmp_path, monkeypatch):
+    """A copy of the templates, free to change."""
+    module = sys.modules[render.__module__]
+    shutil.copytree(ROOT / "templates", tmp_path / "templates")
+    monkeypatch.setattr(module, "resource_dir", lambda name: tmp_path / name)
+    caches = (module._environment.cache_clear, module._digest.cache_clear)
+    for clear in caches:
+        clear()
+    yield tmp_path / "templates", caches
+    monkeypatch.undo()
+    for clear in caches:
+        clear()
+
+
+@pytest.mark.parametrize(
+    ("changed", "aged"),
+    [
+        ("forward_hopper.py.j2", {"hopper"}),
+        ("forward_window.py.j2", {"window"}),
+        ("parts/common.j2", {"portable", "window"}),
+        ("parts/hopper_visit.j2", {"hopper"}),
+        ("package/op.py.j2", set()),
+    ],
+)
+def test_a_template_ages_the_tunings_of_its_schedule_alone(templates, changed, aged):
+    folder, caches = templates
+    schedules = ("portable", "window", "hopper")
+    before = {name: template_digest(config_of(schedule=name)) for name in schedules}
+    (folder / changed).write_text((folder / changed).read_text() + "{# another #}\n")
+    for clear in caches:
+        clear()
+    assert {name for name in schedules if template_digest(config_of(schedule=name)) != before[name]} == aged
+    assert len(set(before.values())) == 3 and template_digest(Config(schedule="mosaic")) == ""

@@ -105,6 +105,11 @@ class FakeBench:
         return True
 
 
+def template_of(digest):
+    """Every schedule's templates have this digest."""
+    return lambda config: digest
+
+
 def fake_task(bench=None, parameters=PARAMETERS, configs=None, **changes):
     from attngen.database import Versions  # not at the top: worker processes have no use for these
     from attngen.target import TARGETS
@@ -124,7 +129,7 @@ def fake_task(bench=None, parameters=PARAMETERS, configs=None, **changes):
         spec="made-up",
         kind="local",
         device="NVIDIA H100 80GB HBM3",
-        template="fedcba98",
+        template=template_of("fedcba98"),
         versions=Versions(triton="3.6.0"),
     )
     return Task(**{**values, **changes})

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from fake_bench import PARAMETERS, PROBLEM, FakeBench, Parameter, cost, every_config, fake_task
+from fake_bench import PARAMETERS, PROBLEM, FakeBench, Parameter, cost, every_config, fake_task, template_of
 
 from attngen.config import Config
 from attngen.database import Versions, open_database
@@ -126,7 +126,7 @@ def test_a_worker_that_dies_idle_is_started_again(db, team):
 
 
 def test_results_of_other_templates_are_seeds_and_measured_again(db, team):
-    old = fake_task(template="00000000")
+    old = fake_task(template=template_of("00000000"))
     first = run(old, db, limits=Limits(trials=25), team=team)
     result = run(fake_task(), db, limits=Limits(trials=4), team=team)
     assert (result.known, result.tried) == (0, 4)
