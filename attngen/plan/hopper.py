@@ -48,8 +48,13 @@ class HopperShape:
         )
 
     @property
+    def seamless(self) -> bool:
+        """Whether a tile of queries begins while the one before ends: its results must not be in the queries' place."""
+        return self.persistent and self.separate_out
+
+    @property
     def pack_weights(self) -> bool:
-        """Whether weights are kept as pairs in one register: three warpgroups have no more."""
+        """Whether weights are kept as pairs in one register, three warpgroups have no more."""
         return self.consumers == 3
 
     @property

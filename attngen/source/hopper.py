@@ -19,6 +19,12 @@ def gluon(text: str) -> str:
     return re.sub(r"\btl\.", "gl.", text.replace("tl.sigmoid(", "sigmoid("))
 
 
+def relative(line: str) -> str:
+    """Comparisons of whole key positions as comparisons of columns, which are constants of the code."""
+    line = re.sub(r"j\[None, :\] (>=|<) (\w+)\[:, None\]", r"column[None, :] \1 (\2 - key)[:, None]", line)
+    return re.sub(r"j\[None, :\] (>=|<) (\w+)(?=[)\s]|$)", r"column[None, :] \1 \2 - key", line)
+
+
 def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) -> dict[str, Any]:
     """``common``, the context of every forward template, and what the Hopper template needs besides."""
     shape = HopperShape.of(plan, config)
@@ -48,18 +54,20 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         located.append(f"tiles_{n}")
 
     rings = ["q_full", "k_full", "v_full"]
-    shared = ["q_free", "next_ready", "next_x"] if shape.persistent else []
+    shared = (["q_free"] if shape.persistent else []) + ["published", "places"]
     producer = names["q_descs"] + names["k_descs"] + names["v_descs"]
     producer = producer + names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + rings + shared
     producer += (["ticket_ptr"] if shape.persistent else []) + locate
     consumer = names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + names["out_descs"] + names["out_buffers"]
-    consumer = consumer + rings + shared + ["lse_ptr"] + locate + [a for a in arguments if a not in locate]
+    consumer += [*rings, *shared, "lse_ptr", "heads", "seq_q", *(["tile_count"] if shape.persistent else [])]
+    consumer += ["key_range_ptr", *arguments]
 
     state = [*names["accumulators"], "p", "row_max", "row_sum", "k_slot", "k_phase", "v_slot", "v_phase", "v_key"]
     state = [*state, "remaining"]
     constant = names["q_tiles"] + names["k_buffers"] + names["v_buffers"]
     constant = [*constant, "k_full", "v_full", "key_range_ptr", *tile_names]
     signature = [*constant, "key", "WG: gl.constexpr", "MASKED: gl.constexpr"]
+    visible = [relative(gluon(line)) for line in common["visible_lines"]]
     return {
         **common,
         **names,
@@ -67,13 +75,15 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "consumers": shape.consumers,
         "persistent": shape.persistent,
         "separate_out": shape.separate_out,
+        "seamless": shape.seamless,
         "ping_pong": shape.ping_pong,
         "lazy": shape.lazy,
         "pack_weights": shape.pack_weights,
         "constants": common["constants"] + _constants(shape),
         "row_bounds": bounds,
-        "visible_lines": [gluon(line) for line in common["visible_lines"]],
+        "visible_lines": visible,
         "score_lines": [gluon(line) for line in common["score_lines"]],
+        "key_positions": any(re.search(r"\bj\b", line) for line in visible + common["score_lines"]),
         "loops": loops,
         "tile_names": tile_names,
         "locate_names": locate,
@@ -106,6 +116,7 @@ def _constants(shape: HopperShape) -> list[Assignment]:
         Assignment("BLOCK_Q", str(ROWS // shape.pack * consumers), "queries of a tile"),
         Assignment("BLOCK_N", str(shape.block_n), "keys of a tile"),
         Assignment("STAGES", str(stages), "tiles of keys and of values in shared memory"),
+        Assignment("PLACES", "4", "tiles of queries whose place is published ahead"),
         Assignment("HEADS_TOGETHER", str(shape.heads_together), "heads whose tiles share the L2 cache"),
     ]
     if shape.lazy:

@@ -71,10 +71,14 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
     shape = HopperShape.of(plan, config)
     if shape.named_barriers > NAMED_BARRIERS:
         return f"{shape.named_barriers} named barriers; {NAMED_BARRIERS} are free"
-    if shape.consumers == 3 and (shape.ping_pong or (not shape.lazy and not shape.persistent)):
-        return "three warpgroups fill each other's gaps without taking turns"
     if not shape.lazy and shape.consumers == 2:
         return "with two warpgroups, rescaling rarely never costs"
+    more = config.replace(BLOCK_N=_most_keys(plan), num_stages=2)
+    fits = shared_bytes(plan, more, target) <= target.shared_per_block
+    if plan.span is None and fits and int(config["BLOCK_N"] or 0) < _most_keys(plan):
+        return "as many keys as fit are best, except at the edges of a window"
+    if _in_small_window(plan) and (shape.ping_pong or stages > 2 or rows > 2 * ROWS or not shape.lazy):
+        return "a window of a few tiles is over before these matter"
     if stages not in (2, 3):
         return "two or three tiles of keys are in flight"
     if needed := _packing(plan, shape.pack, rows, problem):
