@@ -10,9 +10,11 @@ import jinja2
 from jinja2.meta import find_referenced_templates
 
 from attngen.config import Config
+from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
 from attngen.resources import resource_dir
 from attngen.source.context import forward_context
+from attngen.source.layout import laid_out
 from attngen.source.text import assignment, call, decorator, fold, tidy
 
 TEMPLATES = {
@@ -46,7 +48,7 @@ def render(plan: ForwardPlan, config: Config) -> Source:
     context = forward_context(plan, config)
     text = _environment().get_template(TEMPLATES[str(config["schedule"])]).render(context)
     return Source(
-        text=tidy(text),
+        text=laid_out(tidy(text)) if is_gluon(config) else tidy(text),
         entry="attention_forward",
         parameters=tuple(parameter.name for parameter in context["parameters"]),
         constexprs=context["constexprs"],

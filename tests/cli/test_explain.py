@@ -96,3 +96,9 @@ def test_png_without_matplotlib(attngen, tiny, monkeypatch):
 @pytest.mark.parametrize("name", ["streaming-llm", "longformer-base", "llama-4-scout", "packed-documents", "t5-base"])
 def test_examples_of_every_field(attngen, examples, name):
     assert attngen("explain", examples / f"{name}.yaml", "--seq", 300).exit_code == 0
+
+
+@pytest.mark.parametrize(("target", "says"), [("a100", "hopper: a100 is sm_80, and it is made of"), ("h100", None)])
+def test_why_a_schedule_cannot_run(attngen, tiny, target, says):
+    text = " ".join(attngen("explain", tiny, "--target", target).stdout.split())
+    assert "hopper:" not in text if says is None else says in text and "so the portable schedule runs" in text

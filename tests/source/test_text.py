@@ -10,11 +10,14 @@ import pytest
 
 from attngen.config import Config
 from attngen.plan import plan_forward
+from attngen.plan.space import feasible_anywhere
 from attngen.source import render, template_digest
-from attngen.spec.model import Heads, Kind, Window
+from attngen.spec.model import HeadDim, Heads, Kind, Window
+from attngen.target import get_target
 from tests.op.cases import config_of, kind_of
 from tests.op.test_interpreter import FIELDS, windowed
 from tests.source.test_cross_compile import KERNELS
+from tests.source.test_hopper import KERNELS as HOPPER
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -83,6 +86,12 @@ def folder(tmp_path_factory):
         sources[f"{field} packed"] = _planned(grouped, config_of(loads="descriptor", PACK_HEADS=2, SPLIT_MASKS=False))
         if windowed(kind):
             sources[f"{field} window"] = _planned(grouped, config_of(schedule="window", BLOCK_N=32))
+    for name, (kind, changes) in HOPPER.items():
+        sources[f"hopper {name}"] = _hopper(kind, **changes)
+    for field, kind in FIELDS.items():
+        wide = Kind(**{**vars(kind), "heads": Heads(4, 2), "head_dim": HeadDim(64, 64)})
+        sources[f"{field} hopper"] = _hopper(wide, PERSISTENT=False)
+        sources[f"{field} hopper packed"] = _hopper(wide, BLOCK_M=128, PACK_HEADS=2, PING_PONG=True)
     for name, (plan, config) in sources.items():
         if name.startswith(LONG):
             continue
@@ -106,6 +115,12 @@ def test_ruff_has_nothing_to_say(folder, check):
     ]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
+
+
+def _hopper(kind, **changes):
+    plan = plan_forward(kind)
+    first = next(config for config in feasible_anywhere(plan, get_target("h100")) if config["schedule"] == "hopper")
+    return plan, first.replace(**changes)
 
 
 def _planned(kind, config):

@@ -90,13 +90,13 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
 
 
 def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:
-    """What a default is taken from, best first."""
+    """What a default is taken from, best first. Several loops over keys are too much for three warpgroups' registers."""
     if why_not(plan, target) or _in_small_window(plan):
         return []
     together = 8 if plan.unbalanced else 1
     best: list[Config] = []
     if _narrow(plan):
-        if problem is None or problem.seq_q > SHORT:
+        if (problem is None or problem.seq_q > SHORT) and len(plan.loops) == 1:
             best.append(_preference(192, 128, HEADS_TOGETHER=together))
         best.append(_preference(128, 128, HEADS_TOGETHER=together))
     elif value_width(plan) <= WIDE_VALUES:

@@ -1,0 +1,67 @@
+"""Kernels for Hopper, assembled where there is no GPU: asynchronous products stay so, and main loops do not spill."""
+
+import pytest
+
+from attngen.plan import plan_forward
+from attngen.plan.space import default_config, feasible
+from attngen.spec.model import HeadDim, Heads, Kind, Window
+from attngen.target import get_target
+from tests.source.sass import assemble
+
+H100 = get_target("h100")
+MOST_SPILLS = 600  # bytes a thread, before and after the loops
+SPILLS_IN_LOOPS = 2  # instructions
+
+
+def kind_of(dims, heads=(8, 8), **fields):
+    return Kind("kind", Heads(*heads), HeadDim(*dims), **fields)
+
+
+KERNELS = {
+    "64 wide, 192 rows": (kind_of((64, 64)), {"BLOCK_M": 192}),
+    "two chunks, causal": (kind_of((96, 96), causal=True), {}),
+    "128 wide, causal": (kind_of((128, 128), causal=True), {}),
+    "128 wide, full, not persistent": (kind_of((128, 128)), {"PERSISTENT": False}),
+    "192 and 128 wide, in turns": (kind_of((192, 128), causal=True), {"PING_PONG": True}),
+    "256 wide": (kind_of((256, 256), heads=(8, 4), causal=True), {}),
+    "a window, heads packed": (kind_of((128, 128), (8, 2), causal=True, window=Window(1023, 0)), {"PACK_HEADS": 4}),
+    "first keys, a window and a sink": (
+        kind_of((64, 64), (8, 2), causal=True, window=Window(255, 0), always_first=4, sink=True),
+        {"BLOCK_M": 128},
+    ),
+    "alibi": (kind_of((128, 128), causal=True, alibi=True), {}),
+    "softcap": (kind_of((128, 128), causal=True, chunk=500, softcap=30.0), {}),
+    "64 wide, every rescale": (kind_of((64, 64), causal=True), {"BLOCK_M": 192, "LAZY_RESCALE": False}),
+    "64 wide, in turns": (kind_of((64, 64), causal=True, dtype="float16"), {"BLOCK_M": 128, "PING_PONG": True}),
+    "prefix and global tokens": (kind_of((128, 128), causal=True, prefix="argument", global_tokens=3), {}),
+}
+QUICK = (
+    "64 wide, 192 rows",
+    "two chunks, causal",
+    "128 wide, causal",
+    "192 and 128 wide, in turns",
+    "256 wide",
+    "a window, heads packed",
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_caches(monkeypatch, tmp_path):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    monkeypatch.setenv("ATTNGEN_CACHE", str(tmp_path / "attngen"))
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in KERNELS])
+def test_main_loops_are_what_they_should_be(name):
+    kind, changes = KERNELS[name]
+    plan = plan_forward(kind)
+    config = default_config(plan, H100).replace(**changes)
+    assert config["schedule"] == "hopper" and feasible(plan, config, H100) is None
+    made = assemble(plan, config)
+    assert not made.warnings
+    assert made.spills <= MOST_SPILLS
+    consumers = config["BLOCK_M"] // 64
+    assert len(made.loops) >= consumers
+    for count in made.loops:
+        assert count["LDL"] + count["STL"] <= SPILLS_IN_LOOPS, count
+        assert count["WARPGROUP"] > 0 and count["MUFU"] >= config["BLOCK_N"] // 4
