@@ -12,6 +12,7 @@ from attngen.errors import CallError
 from attngen.op.checks import keywords_of
 from attngen.plan.boxes import Box, boxes, is_gluon
 from attngen.plan.forward import ForwardPlan
+from attngen.plan.hopper_window import HopperWindowShape
 
 MAX_GRID = 2**31 - 1
 
@@ -69,7 +70,9 @@ def tile_count(plan: ForwardPlan, config: Config, q: torch.Tensor) -> int:
     """Tiles of queries: the programs of a launch where each takes one."""
     batch, heads, seq_q, _ = q.shape
     block_m, pack = int(config["BLOCK_M"] or 0), int(config.get("PACK_HEADS") or 1)
-    if config["schedule"] == "window":
+    if config["schedule"] == "hopper_window":
+        programs = HopperWindowShape.of(plan, config).programs(batch, heads // plan.kind.heads.group, seq_q)
+    elif config["schedule"] == "window":
         programs = -(-seq_q // block_m) * batch * (heads // plan.kind.heads.group)
     else:
         programs = -(-seq_q // (block_m // pack)) * batch * (heads // pack)

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from attngen.config import Config
+from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import LN2, LOG2E, ForwardPlan
 from attngen.plan.keys import Dilation, FloorDiv, Interval
 from attngen.plan.space import window_tiles
 from attngen.source import elements, scalars
 from attngen.source.elementwise import Assignment, merged, row_bounds, score_lines, visible_lines
 from attngen.source.hopper import hopper_context
+from attngen.source.hopper_window import hopper_window_context
 from attngen.spec.describe import describe_kind
 from attngen.spec.nodes import Name, Node, walk
 
@@ -48,7 +50,8 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
     bounds, visible = row_bounds(terms)
     nodes = _residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
     state = ", ".join([f"acc_{c.index}" for c in plan.v_chunks] + ["row_max", "row_sum"])
-    window, hopper = config["schedule"] == "window", config["schedule"] == "hopper"
+    window, hopper = config["schedule"] == "window", is_gluon(config)
+    resident = str(config["schedule"]).endswith("window")
     elements_need = _element_names(plan, bounds, nodes)
     context: dict[str, Any] = {
         "plan": plan,
@@ -66,7 +69,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
         "row_bounds": bounds,
-        "visible_lines": visible_lines(terms, visible, packed, 4 if window else 8),
+        "visible_lines": visible_lines(terms, visible, packed, 4 if resident else 8),
         "residual": any(term.residual for term in terms),
         "score_lines": score_lines(plan, packed),
         "guard_always": plan.kind.score is not None,
@@ -82,6 +85,8 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         count = window_tiles(plan, int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0))
         context["resident"] = count
         context["resident_calls"] = [_resident_call(context["tile_call"], t) for t in range(count)]
+    if config["schedule"] == "hopper_window":
+        return hopper_window_context(plan, config, context)
     return hopper_context(plan, config, context) if hopper else context
 
 
@@ -150,7 +155,7 @@ def _constants(plan: ForwardPlan, config: Config) -> list[Assignment]:
 
 def _parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
     """The kernel's run-time parameters, in order."""
-    if config["schedule"] == "hopper":
+    if is_gluon(config):
         return _hopper_parameters(plan, config)
     descriptors = config.get("loads") == "descriptor"
     out = [Parameter("q_ptr", "[batch, heads, seq_q, qk dim]")]

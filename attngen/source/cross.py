@@ -15,6 +15,7 @@ from attngen.errors import AttngenError
 from attngen.plan.boxes import boxes, is_gluon, swizzle_bytes
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper import ENTRY_REGISTERS, ROWS
+from attngen.plan.hopper_window import MOST_REGISTERS
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.source.module import load_source
 from attngen.source.render import Source, render
@@ -65,6 +66,8 @@ def compile_source(plan: ForwardPlan, config: Config, target: Target) -> Resourc
 
 def compile_options(config: Config) -> dict[str, Any]:
     """The compiler's own options among the tunables."""
+    if config["schedule"] == "hopper_window":
+        return {"num_warps": 4, "maxnreg": config.get("maxnreg") or MOST_REGISTERS}
     if config["schedule"] == "hopper":
         return {"num_warps": 4, "maxnreg": ENTRY_REGISTERS[int(config["BLOCK_M"] or 0) // ROWS]}
     options = {"num_warps": config["num_warps"], "num_stages": config["num_stages"]}
