@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from attngen.config import Config
@@ -26,12 +27,24 @@ class Row:
 
 
 def config_table(plan: ForwardPlan, target: Target, db: Database | str | None) -> tuple[Row, ...]:
-    """What ``target`` should run at each length, as the database and the defaults have it."""
+    """What ``target`` should run at each length, as the database and the defaults have it.
+
+    Where something of Gluon is among it, rows follow that run everywhere and take any tensor.
+    """
+    rows = _rows(plan, target, db, lambda config: True)
+    if any(is_gluon(row.config) for row in rows):
+        rows += _rows(plan, target, db, lambda config: config.get("loads") == "pointer")
+    return rows
+
+
+def _rows(
+    plan: ForwardPlan, target: Target, db: Database | str | None, able: Callable[[Config], bool]
+) -> tuple[Row, ...]:
     chooser = Chooser(plan, db)
     rows: list[Row] = []
     for length in LENGTHS:
         problem = Problem(plan.kernel, plan.kind.digest(), max(TOKENS // length, 1), length, length)
-        chosen = chooser.look_up(problem, target, lambda config: not is_gluon(config))
+        chosen = chooser.look_up(problem, target, able)
         if rows and rows[-1].config == chosen.config:
             nearest = "nearest" in rows[-1].provenance  # a length of the range itself says more
             rows[-1] = Row(length, chosen.config, chosen.provenance if nearest else rows[-1].provenance)

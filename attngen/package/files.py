@@ -33,13 +33,15 @@ def package_files(spec: Spec, package: str, *, target: Target, db: Database | st
     plans = {kind.name: plan_forward(kind) for kind in spec.kinds}
     functions = function_names(plans)
     ops = [make_op(plan, functions[name], config_table(plan, target, db)) for name, plan in plans.items()]
-    descriptors = any(variant.descriptors for op in ops for variant in op.variants)
+    ways = {variant.loads for op in ops for variant in op.variants}
+    descriptors, gluon = "descriptor" in ways, "gluon" in ways
     shapes = {argument.shape for plan in plans.values() for argument in plan.arguments}
     files = {
         "__init__.py": _render("init.py.j2", spec=spec, target=target, ops=ops, **_layers(spec, functions)),
         "_common.py": _render(
             "common.py.j2",
             descriptors=descriptors,
+            gluon=gluon,
             named_tensors="tensor" in shapes,
             named_numbers="scalar" in shapes,
         ),
@@ -47,7 +49,9 @@ def package_files(spec: Spec, package: str, *, target: Target, db: Database | st
     for op in ops:
         for variant in op.variants:
             files[f"{variant.module}.py"] = variant.source.text
-        files[f"{op.function}.py"] = _render("op.py.j2", spec=spec, package_descriptors=descriptors, **vars(op))
+        files[f"{op.function}.py"] = _render(
+            "op.py.j2", spec=spec, package_descriptors=descriptors, package_gluon=gluon, **vars(op)
+        )
     files["README.md"] = _render(
         "README.md.j2",
         package=package,
@@ -56,6 +60,7 @@ def package_files(spec: Spec, package: str, *, target: Target, db: Database | st
         target=target,
         ops=[(op, _layer_list(spec, op)) for op in ops],
         first=ops[0],
+        gluon=gluon,
         by_layer=_by_layer(spec, ops),
         yaml=dump_spec(spec),
     )

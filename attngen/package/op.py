@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from attngen.config import Value
+from attngen.config import Config, Value
 from attngen.package.configs import Row
 from attngen.package.names import natural_key
 from attngen.package.variants import Variant, variants_of
 from attngen.plan import ForwardPlan
+from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import Argument
+from attngen.plan.hopper import ROWS
+from attngen.source import compile_options
 from attngen.spec.describe import describe_kind, describe_mask, describe_score
 from attngen.spec.model import Kind
 
@@ -42,10 +46,22 @@ class TableRow:
     queries: int
     heads: int
     keys: int
+    box: tuple[int, int] | None  # heads and queries that a warpgroup loads; None where Triton loads
+    persistent: bool
     options: tuple[Option, ...]
     comment: tuple[str, ...]
     label: str
     provenance: str
+
+
+@dataclass(frozen=True)
+class Loads:
+    """One way in which tensors come to kernels, and what only those kernels are given."""
+
+    how: str  # pointer, descriptor or gluon
+    kernels: str  # ``is _kernel`` or ``in (_kernel_a, _kernel_b)``
+    arguments: tuple[tuple[str, str], ...]
+    persistent: bool  # some draw their tiles
 
 
 @dataclass(frozen=True)
@@ -63,8 +79,7 @@ class Op:
     variants: tuple[Variant, ...]
     rows: tuple[TableRow, ...]
     arguments: tuple[str, ...]  # of the launch
-    descriptors: tuple[tuple[str, str], ...]  # names and values, where some config has them
-    mixed: str  # the condition that tells configs with descriptors, where there are others too
+    loads: tuple[Loads, ...]  # ways in which tensors come, where there are several or by descriptor
     usage: tuple[str, ...]  # the arguments of a call, for an example
 
     @property
@@ -77,8 +92,7 @@ def make_op(plan: ForwardPlan, function: str, table: tuple[Row, ...]) -> Op:
     kind = plan.kind
     by_config = variants_of(plan, function, [row.config for row in table])
     variants = tuple(sorted(set(by_config.values()), key=lambda variant: natural_key(variant.module)))
-    described = [variant.alias for variant in variants if variant.descriptors]
-    mixed = bool(described) and len(described) < len(variants)
+    loads = _loads(plan, variants)
     return Op(
         kind=kind,
         function=function,
@@ -90,9 +104,8 @@ def make_op(plan: ForwardPlan, function: str, table: tuple[Row, ...]) -> Op:
         checks=tuple(_checks(plan, function)),
         variants=variants,
         rows=tuple(_table_row(row, by_config[row.config], kind) for row in table),
-        arguments=_arguments(plan, variants[0], mixed),
-        descriptors=_descriptors(plan) if described else (),
-        mixed=f"in ({', '.join(described)})" if len(described) > 1 else f"is {described[0]}" if mixed else "",
+        arguments=_arguments(plan, variants, loads),
+        loads=loads,
         usage=("q", "k", "v", *(f"{name}={name}" for name in _keywords(plan))),
     )
 
@@ -103,21 +116,30 @@ def _wrapped(text: str) -> str:
 
 def _table_row(row: Row, variant: Variant, kind: Kind) -> TableRow:
     config = row.config
-    block_m, pack = int(config["BLOCK_M"] or 0), int(config.get("PACK_HEADS") or 1)
-    window = config["schedule"] == "window"  # whose programs go over every head of a group
-    names = [*variant.source.constexprs, "num_warps", "num_stages", "maxnreg"]
+    queries, heads = _tile(config, kind)
+    options = {name: config[name] for name in variant.source.constexprs} | compile_options(config)
     where = f"Up to {row.longest}" if row.longest else "Any length"
     return TableRow(
         longest=row.longest,
         alias=variant.alias,
-        queries=block_m if window else block_m // pack,
-        heads=kind.heads.group if window else pack,
+        queries=queries,
+        heads=heads,
         keys=int(config["BLOCK_N"] or 0),
-        options=tuple(_option(name, config[name]) for name in names if config.get(name) is not None),
+        box=(heads, ROWS // heads) if is_gluon(config) else None,
+        persistent=bool(config.get("PERSISTENT")),
+        options=tuple(_option(name, value) for name, value in options.items()),
         comment=tuple(textwrap.wrap(f"{where}: {row.provenance}.", WIDTH - 6)),
         label=config.label(),
         provenance=row.provenance,
     )
+
+
+def _tile(config: Config, kind: Kind) -> tuple[int, int]:
+    """Queries and heads of a program."""
+    block_m, pack = int(config["BLOCK_M"] or 0), int(config.get("PACK_HEADS") or 1)
+    if config["schedule"] == "window":  # whose programs go over every head of a group
+        return block_m, kind.heads.group
+    return block_m // pack, pack
 
 
 def _option(name: str, value: Value) -> Option:
@@ -142,6 +164,9 @@ def _checks(plan: ForwardPlan, function: str) -> Iterable[str]:
             yield f'_common.check_indexed("{function}", "{name}", {name}, {argument.rank}, q)'
         elif argument.shape == "scalar":
             yield f'{name} = _common.check_number("{function}", "{name}", {name})'
+        elif argument.shape in ("scale", "kv scale"):
+            heads = "heads" if argument.shape == "scale" else "kv_heads"
+            yield f'{name} = _common.check_scale("{function}", "{name}", {name}, _SHAPE.{heads}, q)'
         else:
             size = sizes["range" if argument.rank == 2 else argument.shape]
             whole = ", integers=True" if argument.shape == "batch" else ""
@@ -149,40 +174,78 @@ def _checks(plan: ForwardPlan, function: str) -> Iterable[str]:
             yield from (f"if {name} is not None:", f"    {check}") if argument in always else (check,)
 
 
-def _arguments(plan: ForwardPlan, variant: Variant, mixed: bool) -> tuple[str, ...]:
-    """The keywords of the launch, in the order of the kernel's parameters; ``kv`` stands for those that vary."""
+def _values(plan: ForwardPlan, how: str) -> dict[str, str]:
+    """What each parameter of a kernel is given, as an expression."""
     values = {f"{name}_ptr": name for name in ("q", "k", "v", "out", "lse", "offsets", "key_range")}
-    values |= {"heads": "q.shape[1]", "seq_q": "q.shape[2]", "seq_k": "k.shape[2]"}
-    values |= dict(_descriptors(plan))
+    values |= {"heads": "q.shape[1]", "seq_q": "q.shape[2]", "seq_k": "k.shape[2]", "tile_count": "config.tiles(q)"}
+    for name, chunks in (("q", plan.qk_chunks), ("k", plan.qk_chunks), ("v", plan.v_chunks), ("out", plan.v_chunks)):
+        rows = "*config.box" if name in ("q", "out") else "1, config.keys"
+        for c in chunks:
+            by_triton, by_gluon = (
+                f"describe({name}, config.keys, {c.width})",
+                f"describe_tile({name}, {rows}, {c.width})",
+            )
+            values[f"{name}_desc_{c.index}"] = f"_common.{by_gluon if how == 'gluon' else by_triton}"
     for argument in plan.arguments:
         name = argument.name
-        values |= {f"{name}_ptr": name, f"{name}_value": name}
+        values |= {f"{name}_ptr": name, f"{name}_value": name, f"{name}_stride": f"int({name}.numel() > 1)"}
         for n in range(argument.rank):
             values |= {f"{name}_size_{n}": f"{name}.shape[{n}]", f"{name}_stride_{n}": f"{name}.stride({n})"}
-    varying = {"k_ptr", "v_ptr", *dict(_descriptors(plan))} if mixed else set()
-    strided = dict.fromkeys(name[7] for name in variant.source.parameters if name.startswith("stride_"))
-    letters = [letter for letter in strided if not (mixed and letter in "kv")]
-    tensors = ", ".join(f"{letter}={'out' if letter == 'o' else letter}" for letter in letters)
+    return values
+
+
+def _loads(plan: ForwardPlan, variants: Sequence[Variant]) -> tuple[Loads, ...]:
+    """The ways in which tensors come, those with most conditions first."""
     out = []
-    for name in variant.source.parameters:
-        if name in varying:
-            text = "**kv"
-        elif name.startswith("stride_"):
-            text = f"**_common.strides({tensors})"
+    for how in ("gluon", "descriptor", "pointer"):
+        those = [variant for variant in variants if variant.loads == how]
+        if not those:
+            continue
+        aliases = [variant.alias for variant in those]
+        values, common = _values(plan, how), _common_parameters(variants)
+        own = [name for name in those[0].source.parameters if name not in common and name != "ticket_ptr"]
+        out.append(
+            Loads(
+                how,
+                f"in ({', '.join(aliases)})" if len(aliases) > 1 else f"is {aliases[0]}",
+                tuple((name, values[name]) for name in own if not name.startswith("stride_"))
+                + tuple(("**", text) for text in _strides(own)),
+                any("ticket_ptr" in variant.source.parameters for variant in those),
+            )
+        )
+    return tuple(out)
+
+
+def _common_parameters(variants: Sequence[Variant]) -> list[str]:
+    """Parameters that every kernel has, given in the same way."""
+    parameters = [variant.source.parameters for variant in variants]
+    several = len({variant.loads for variant in variants}) > 1
+    common = [name for name in parameters[0] if all(name in other for other in parameters)]
+    return [name for name in common if "_desc_" not in name] if several else common
+
+
+def _strides(parameters: Sequence[str]) -> list[str]:
+    """The stride parameters among these, as one expression."""
+    letters = dict.fromkeys(name[7] for name in parameters if re.fullmatch(r"stride_[qkvo][bhs]", name))
+    tensors = ", ".join(f"{letter}={'out' if letter == 'o' else letter}" for letter in letters)
+    return [f"_common.strides({tensors})"] if tensors else []
+
+
+def _arguments(plan: ForwardPlan, variants: Sequence[Variant], loads: Sequence[Loads]) -> tuple[str, ...]:
+    """The keywords of the launch, in the order of the kernel's parameters; ``kv`` stands for those that vary."""
+    common, values = _common_parameters(variants), _values(plan, variants[0].loads)
+    several = len(loads) > 1 or loads[0].persistent
+    out = []
+    for name in variants[0].source.parameters:
+        if name not in common or name == "ticket_ptr":
+            text = "**kv" if several else ""
+        elif re.fullmatch(r"stride_[qkvo][bhs]", name):
+            text = f"**{_strides(common)[0]}"
         else:
             text = f"{name}={values[name]}"
-        if text not in out:
+        if text and text not in out:
             out.append(text)
-    return (*out, "**config.options")
-
-
-def _descriptors(plan: ForwardPlan) -> tuple[tuple[str, str], ...]:
-    """The arguments of kernels that fetch keys and values by descriptor."""
-    return tuple(
-        (f"{name}_desc_{chunk.index}", f"_common.describe({name}, config.keys, {chunk.width})")
-        for name, chunks in (("k", plan.qk_chunks), ("v", plan.v_chunks))
-        for chunk in chunks
-    )
+    return (*out, *(["**kv"] if several and "**kv" not in out else []), "**config.options")
 
 
 def _documentation(plan: ForwardPlan) -> tuple[str, ...]:
@@ -191,16 +254,17 @@ def _documentation(plan: ForwardPlan) -> tuple[str, ...]:
     base = ", without the sink" if kind.sink else ""
     shapes = (
         f"q: (batch, {heads.query}, seq_q, {dim.qk}). k: (batch, {heads.kv}, seq_k, {dim.qk}). "
-        f"v: (batch, {heads.kv}, seq_k, {dim.v}). All {kind.dtype}, any strides but a unit last one."
+        f"v: (batch, {heads.kv}, seq_k, {dim.v}). All {kind.torch_dtype}, any strides but a unit last one."
     )
     seen = f"A query at position i {describe_mask(kind)}"
     seen = seen.replace(" sees ", " sees the keys j with ", 1) if "every key" not in seen else seen
     paragraphs = [f"{seen}. Scores: {', '.join(describe_score(kind))}.", "", shapes]
     paragraphs += [f"{argument.name}: {_form(argument)}{argument.meaning}." for argument in plan.arguments]
+    out_dtype = f" in {kind.out_dtype}" if kind.quantised else ""
     paragraphs += [
         "offsets: (batch,) position of each sequence's first query; seq_k - seq_q when left out.",
         "key_range: (batch, 2) first and end of each sequence's valid keys; all of them when left out.",
-        f"Returns out (batch, {heads.query}, seq_q, {dim.v}), laid out like q, and with return_lse also lse (batch, "
+        f"Returns out (batch, {heads.query}, seq_q, {dim.v}){out_dtype}, laid out like q, and with return_lse also lse (batch, "
         f"{heads.query}, seq_q), float32, natural log{base}. A query that sees no key gets 0 and -inf.",
     ]
     return tuple(line for paragraph in paragraphs for line in textwrap.wrap(paragraph, WIDTH) or [""])
@@ -210,6 +274,10 @@ def _form(argument: Argument) -> str:
     match argument.shape:
         case "heads" | "batch":
             return f"({argument.shape},) "
+        case "scale":
+            return "(1,) or (heads,) "
+        case "kv scale":
+            return "(1,) or (KV heads,) "
         case "tensor":
             return f"{argument.rank} dimensions, "
     return ""

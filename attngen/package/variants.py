@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attngen.config import Config, Value
 from attngen.plan import ForwardPlan
+from attngen.plan.boxes import is_gluon
 from attngen.source import Source, render
 
 
@@ -20,9 +21,9 @@ class Variant:
     config: Config
 
     @property
-    def descriptors(self) -> bool:
-        """Whether keys and values come by the GPU's copy engine."""
-        return self.config.get("loads") == "descriptor"
+    def loads(self) -> str:
+        """How tensors come: ``pointer``; keys and values by ``descriptor``; everything, and out, by ``gluon``'s."""
+        return "gluon" if is_gluon(self.config) else str(self.config.get("loads"))
 
 
 def variants_of(plan: ForwardPlan, function: str, configs: Sequence[Config]) -> dict[Config, Variant]:
@@ -31,7 +32,7 @@ def variants_of(plan: ForwardPlan, function: str, configs: Sequence[Config]) -> 
     firsts: dict[str, Config] = {}
     for config, source in sources.items():
         firsts.setdefault(source.text, config)
-    suffixes = _suffixes(list(firsts.values()), sources[configs[0]].constexprs)
+    suffixes = _suffixes(list(firsts.values()), sources)
     made = {
         text: Variant(f"_{function}_kernel{suffix}", f"_kernel{suffix}", sources[config], config)
         for (text, config), suffix in zip(firsts.items(), suffixes, strict=True)
@@ -39,17 +40,23 @@ def variants_of(plan: ForwardPlan, function: str, configs: Sequence[Config]) -> 
     return {config: made[source.text] for config, source in sources.items()}
 
 
-def _suffixes(configs: list[Config], constexprs: Sequence[str]) -> list[str]:
-    """``_descriptor_pack4``: the structural choices in which the configs differ."""
+def _suffixes(configs: list[Config], sources: Mapping[Config, Source]) -> list[str]:
+    """``_descriptor_pack4``: the choices of structure in which the configs differ; of Gluon, with its many, the tile."""
     if len(configs) == 1:
         return [""]
-    given_at_launch = {*constexprs, "num_warps", "num_stages", "maxnreg"}
-    names = sorted({name for config in configs for name in config if name not in given_at_launch})
-    differing = [name for name in names if len({config.get(name) for config in configs}) > 1]
-    words = ["".join(_word(name, config.get(name)) for name in differing) for config in configs]
-    if len(set(words)) == len(words):
-        return words
-    return [f"{word}_{n}" for n, word in enumerate(words, 1)]  # texts that depend on their tile sizes
+    plain = [config for config in configs if not is_gluon(config)]
+    names = sorted({name for config in plain for name in config})
+    differing = [name for name in names if len({config.get(name) for config in plain}) > 1]
+    words = []
+    for config in configs:
+        if is_gluon(config):
+            words.append(f"_{config['schedule']}_{config['BLOCK_M']}x{config['BLOCK_N']}")
+            continue
+        given_at_launch = {*sources[config].constexprs, "num_warps", "num_stages", "maxnreg"}
+        structural = [name for name in differing if name not in given_at_launch]
+        words.append("".join(_word(name, config.get(name)) for name in structural) or f"_{config['schedule']}")
+    again = {word for word in words if words.count(word) > 1}  # texts that depend on other tunables
+    return [f"{word}_{n}" if word in again else word for n, word in enumerate(words, 1)]
 
 
 def _word(name: str, value: Value) -> str:

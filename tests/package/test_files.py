@@ -12,6 +12,7 @@ from attngen.package.configs import LENGTHS, config_table
 from attngen.package.names import function_names
 from attngen.plan import plan_forward
 from attngen.spec import load_spec, parse_spec
+from attngen.target import get_target
 from tests.package.specs import EXAMPLES, H100, every_argument, small, tuned
 
 GENERATED = [path for path in sorted(EXAMPLES.glob("*.yaml")) if path.stem != "deepseek-v3.2"]
@@ -86,9 +87,13 @@ def test_arguments_named_by_a_spec_shadow_nothing(packages, name):
 def test_one_row_for_each_range_of_lengths(tmp_path):
     spec = small("modernbert-base")
     plan = plan_forward(spec.kind("global"))
-    (only,) = config_table(plan, H100, str(tmp_path / "none.sqlite"))
+    short, long, anywhere = config_table(plan, H100, str(tmp_path / "none.sqlite"))
+    assert (short.longest, long.longest, anywhere.longest) == (4096, None, None)
+    assert {short.config["schedule"], long.config["schedule"]} == {"hopper"}
+    assert anywhere.config["loads"] == "pointer"  # where the others cannot run
+    (only,) = config_table(plan, get_target("a100"), str(tmp_path / "none.sqlite"))
     assert only.longest is None
-    assert "default for h100" in only.provenance
+    assert "default for a100" in only.provenance
     rows = config_table(plan, H100, tuned(spec, tmp_path / "tuned.sqlite"))
     assert [row.longest for row in rows] == [1024, 8192, None]
     assert all(row.longest in (*LENGTHS, None) for row in rows)
@@ -105,8 +110,14 @@ def test_kernels_that_differ_are_files_of_their_own(tmp_path):
         "_global__kernel_split_pointer.py",
     ]
     assert "if config.kernel is _kernel" in files["global_.py"]
-    alone = package_files(spec, "p", target=H100, db=str(tmp_path / "none.sqlite"))
+    alone = package_files(spec, "p", target=get_target("a100"), db=str(tmp_path / "none.sqlite"))
     assert "_global__kernel.py" in alone
+    hopper = package_files(spec, "p", target=H100, db=str(tmp_path / "none.sqlite"))
+    assert [name for name in sorted(hopper) if name.startswith("_global__kernel")] == [
+        "_global__kernel_hopper_128x128.py",
+        "_global__kernel_hopper_192x128.py",
+        "_global__kernel_portable.py",
+    ]
 
 
 def test_function_names():
