@@ -9,6 +9,7 @@ import torch
 from attngen.plan.forward import run_time_arguments
 from attngen.spec.model import Kind
 
+LARGEST_FLOAT8 = 448.0  # of e4m3
 TENSOR_SIZE = 64  # of each dimension of a tensor named in an expression: indices beyond it are clamped
 
 
@@ -25,23 +26,32 @@ def make_inputs(
 ) -> dict[str, Any]:
     """Keywords of a call: q, k, v in the kind's dtype (or ``dtype``), then what its spec leaves to run time.
 
-    ``heads`` replaces the kind's (query, kv) head counts, for checks that need not run them all.
+    ``heads`` replaces the kind's (query, kv) head counts, for checks that need not run them all. What is quantised is
+    scaled to the range of its dtype, q and v by head and k as a whole; heads differ in size.
     """
     generator = torch.Generator(device=device).manual_seed(seed)
-    dtype = dtype or getattr(torch, kind.dtype)
+    dtype = dtype or getattr(torch, kind.torch_dtype)
     query_heads, kv_heads = heads or (kind.heads.query, kind.heads.kv)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, device=device, dtype=torch.float32)
 
     inputs: dict[str, Any] = {
-        "q": normal(batch, query_heads, seq_q, kind.head_dim.qk).to(dtype),
-        "k": normal(batch, kv_heads, seq_k, kind.head_dim.qk).to(dtype),
-        "v": normal(batch, kv_heads, seq_k, kind.head_dim.v).to(dtype),
+        "q": normal(batch, query_heads, seq_q, kind.head_dim.qk),
+        "k": normal(batch, kv_heads, seq_k, kind.head_dim.qk),
+        "v": normal(batch, kv_heads, seq_k, kind.head_dim.v),
     }
+    scales: dict[str, torch.Tensor] = {}
+    for name, values in inputs.items():
+        if kind.quantised:
+            values = values * (0.5 + torch.rand(values.shape[1], 1, 1, generator=generator, device=device))
+            values, scales[f"{name}_scale"] = _scaled(values, per_head=name != "k")
+        inputs[name] = values.to(dtype)
     for argument in run_time_arguments(kind):
-        if argument.name == "alibi_slopes":
-            value: Any = normal(query_heads).abs() * 0.1
+        if argument.name in scales:
+            value: Any = scales[argument.name]
+        elif argument.name == "alibi_slopes":
+            value = normal(query_heads).abs() * 0.1
         elif argument.shape == "heads":
             value = normal(query_heads)
         elif argument.shape == "batch":
@@ -52,3 +62,12 @@ def make_inputs(
             value = float(normal(1).abs())
         inputs[argument.name] = value
     return inputs
+
+
+def _scaled(values: torch.Tensor, per_head: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values that fill the range of e4m3, and what to multiply them by to have the given ones."""
+    size = values.abs()
+    if size.numel() == 0:
+        return values, values.new_ones(values.shape[1] if per_head else 1)
+    scale = (size.amax((0, 2, 3)) if per_head else size.amax().reshape(1)) / LARGEST_FLOAT8
+    return values / scale.reshape(-1, 1, 1), scale

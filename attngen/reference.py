@@ -28,14 +28,18 @@ def attention(
     prefix: torch.Tensor | None = None,
     offsets: torch.Tensor | None = None,
     key_range: torch.Tensor | None = None,
+    q_scale: torch.Tensor | None = None,
+    k_scale: torch.Tensor | None = None,
+    v_scale: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float64,
     **named: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of ``kind``.
 
     q is (batch, heads, seq_q, qk dim), k (batch, kv heads, seq_k, qk dim), v (batch, kv heads, seq_k, v dim);
-    the keywords are those of the op. Returns out (batch, heads, seq_q, v dim) and lse (batch, heads, seq_q), both in
-    ``dtype``: lse is natural-log and leaves the sink out; a row that sees no key has out 0 and lse -inf.
+    the keywords are those of the op; an 8-bit tensor stands for its values times its scale. Returns out (batch, heads,
+    seq_q, v dim) and lse (batch, heads, seq_q), both in ``dtype``: lse is natural-log and leaves the sink out; a row
+    that sees no key has out 0 and lse -inf.
     """
     batch, heads, seq_q, _ = q.shape
     seq_k = k.shape[2]
@@ -46,12 +50,13 @@ def attention(
         return out, lse
     for b in range(batch):
         for h in range(heads):
-            keys, values = k[b, h // group].to(dtype), v[b, h // group].to(dtype)
+            queries = _head(q, b, h, q_scale, dtype)
+            keys, values = (_head(x, b, h // group, scale, dtype) for x, scale in ((k, k_scale), (v, v_scale)))
             for start in range(0, seq_q, ROWS):
                 rows = slice(start, min(start + ROWS, seq_q))
                 i, j = _positions(seq_q, seq_k, rows, b, offsets, q.device)
                 names = {"i": i, "j": j, "h": h, "b": b}
-                s = (q[b, h, rows].to(dtype) @ keys.T) * kind.scale
+                s = (queries[rows] @ keys.T) * kind.scale
                 s = scored(kind, s, names, alibi_slopes, named)
                 seen = _visible(kind, names, seq_k, prefix, key_range, named)
                 s = s.masked_fill(~seen, -math.inf)
@@ -63,6 +68,19 @@ def attention(
                 out[b, h, rows] = p @ usable
                 lse[b, h, rows] = total
     return out, lse
+
+
+def dequantised(inputs: dict[str, Any], name: str, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """What the tensor ``name`` of a call's keywords stands for: its values, times its scale where it has one."""
+    scale = inputs.get(f"{name}_scale")
+    values = inputs[name].to(dtype)
+    return values if scale is None else values * scale.to(dtype).reshape(-1, 1, 1)
+
+
+def _head(tensor: torch.Tensor, b: int, h: int, scale: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor:
+    """One head of one sequence; a scale has one element, or one a head."""
+    values = tensor[b, h].to(dtype)
+    return values if scale is None else values * scale.reshape(-1)[h % scale.numel()].to(dtype)
 
 
 def visible(

@@ -109,8 +109,8 @@ def print_findings(found: list[Finding], target: Target | None) -> None:
         where = f"on {target.name}, in the spec's dtype; the error is relative L2"
     else:
         where = (
-            "in Triton's interpreter, which takes no Gluon: in float16, windows cut short; "
-            "the error is the worst element's of its bound"
+            "in Triton's interpreter, which takes no Gluon: in float16 or FP8, windows cut "
+            "short; the error is the worst element's of its bound"
         )
     kernels = len({(f.kind, f.config) for f in found})
     wrong = sum(f.status == "failed" for f in found)

@@ -56,13 +56,13 @@ class Descriptor:
         return Portable(self.base, self.shape, self.strides, self.block_shape)
 
 
-def empty_outputs(q: torch.Tensor, v_dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Uninitialised out, laid out like q (heads before sequence, or after it), and lse."""
+def empty_outputs(q: torch.Tensor, v_dim: int, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Uninitialised out, laid out like q (heads before sequence, or after it), in its or another dtype, and lse."""
     batch, heads, seq_q, _ = q.shape
     if q.stride(1) < q.stride(2) and seq_q > 1:
-        out = q.new_empty((batch, seq_q, heads, v_dim)).transpose(1, 2)
+        out = q.new_empty((batch, seq_q, heads, v_dim), dtype=dtype).transpose(1, 2)
     else:
-        out = q.new_empty((batch, heads, seq_q, v_dim))
+        out = q.new_empty((batch, heads, seq_q, v_dim), dtype=dtype)
     return out, q.new_empty((batch, heads, seq_q), dtype=torch.float32)
 
 
@@ -103,7 +103,7 @@ def constant_arguments(
     """The kernel's arguments with None for every pointer, and descriptors without their base."""
     values: dict[str, Any] = {"heads": q.shape[1], "seq_q": q.shape[2], "seq_k": k.shape[2]}
     values["tile_count"] = tile_count(plan, config, q)
-    out, _ = empty_outputs(q, plan.kind.head_dim.v)
+    out, _ = empty_outputs(q, plan.kind.head_dim.v, getattr(torch, plan.kind.out_dtype))
     tensors = {"q": q, "k": k, "v": v, "out": out}
     for name, tensor in tensors.items():
         # The stride of a single element is never used; 0 keeps it from asking for a compilation of its own.
@@ -114,6 +114,8 @@ def constant_arguments(
         values[name] = Descriptor(tensors[tensor_name], box, is_gluon(config))
     by_name: Mapping[str, Any] = dict(zip(keywords_of(plan), extras, strict=True))
     for argument in plan.arguments:
+        if argument.shape in ("scale", "kv scale"):
+            values[f"{argument.name}_stride"] = int(by_name[argument.name].numel() > 1)
         if argument.shape == "tensor":
             tensor = by_name[argument.name]
             for n in range(argument.rank):

@@ -72,7 +72,7 @@ def check_call(
         _check_device(name, tensor, q.device if isinstance(q, torch.Tensor) else None)
         if tensor.dim() != 4:
             raise CallError(f"{name} has shape {_shape(tensor)}; (batch, heads, sequence, dim) is needed")
-        if str(tensor.dtype) != f"torch.{kind.dtype}":
+        if tensor.dtype != getattr(torch, kind.torch_dtype):
             raise CallError(
                 f"{name} is {_dtype(tensor)}; the spec says {kind.dtype}: convert it, or load the spec with "
                 f"dtype='{_dtype(tensor)}'"
@@ -105,10 +105,10 @@ def check_call(
                 f"{name} has {tensor.stride(2)} elements from one key to the next; at most {MAX_STRIDE} are allowed: "
                 "call contiguous()"
             )
-    _check_extras(plan, q, extras)
+    _check_extras(plan, q, k, extras)
 
 
-def _check_extras(plan: ForwardPlan, q: torch.Tensor, extras: Mapping[str, Any]) -> None:
+def _check_extras(plan: ForwardPlan, q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any]) -> None:
     batch, heads = q.shape[0], q.shape[1]
     for argument in plan.arguments:
         value = extras[argument.name]
@@ -123,6 +123,9 @@ def _check_extras(plan: ForwardPlan, q: torch.Tensor, extras: Mapping[str, Any])
                 )
             if value.numel() == 0:
                 raise CallError(f"'{argument.name}' is empty, shape {_shape(value)}; at least one element is needed")
+            continue
+        if argument.shape in ("scale", "kv scale"):
+            _check_scale(argument.name, value, heads if argument.shape == "scale" else k.shape[1])
             continue
         count = heads if argument.shape == "heads" else batch
         _check_vector(argument.name, value, (count,), whole=argument.shape == "batch")
@@ -139,6 +142,15 @@ def _check_vector(name: str, value: torch.Tensor, shape: tuple[int, ...], whole:
         raise CallError(f"'{name}' is {_dtype(value)}; int32 is needed")
     if not whole and not value.is_floating_point():
         raise CallError(f"'{name}' is {_dtype(value)}; a floating dtype is needed")
+    if not value.is_contiguous():
+        raise CallError(f"'{name}' is not contiguous; call contiguous()")
+
+
+def _check_scale(name: str, value: torch.Tensor, heads: int) -> None:
+    if value.numel() != 1 and tuple(value.shape) != (heads,):
+        raise CallError(f"'{name}' has shape {_shape(value)}; one element or {_words((heads,))} is needed")
+    if value.dtype != torch.float32:
+        raise CallError(f"'{name}' is {_dtype(value)}; float32 is needed")
     if not value.is_contiguous():
         raise CallError(f"'{name}' is not contiguous; call contiguous()")
 
@@ -160,4 +172,6 @@ def _words(shape: tuple[int, ...]) -> str:
 
 
 def _dtype(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    """As the language calls it."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return "float8_e4m3" if name == "float8_e4m3fn" else name

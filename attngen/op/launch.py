@@ -83,6 +83,7 @@ class Prepared:
         plan, config = launcher.plan, launcher.config
         self.function = launcher.function
         self.v_dim = plan.kind.head_dim.v
+        self.out_dtype = getattr(torch, plan.kind.out_dtype)
         self.device = q.device
         self.empty = 0 in (q.shape[0], q.shape[2], k.shape[2])
         self.grid = tile_count(plan, config, q)
@@ -107,7 +108,7 @@ class Prepared:
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extras: Sequence[Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        out, lse = empty_outputs(q, self.v_dim)
+        out, lse = empty_outputs(q, self.v_dim, self.out_dtype)
         if self.empty:
             return out.zero_(), lse.fill_(float("-inf"))
         tensors = (q, k, v, *extras, out, lse)

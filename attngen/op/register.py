@@ -83,14 +83,17 @@ class Implementation:
         named = dict(zip(self._keywords, extras, strict=True))
         check_call(self.plan, q, k, v, named)
         exact_out, exact_lse = reference.attention(self.plan.kind, q, k, v, **named)
-        out, lse = empty_outputs(q, self.plan.kind.head_dim.v)
+        out, lse = self._outputs(q)
         return out.copy_(exact_out), lse.copy_(exact_lse)
 
     def fake(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *extras: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         check_call(self.plan, q, k, v, dict(zip(self._keywords, self._padded(extras), strict=True)))
-        return empty_outputs(q, self.plan.kind.head_dim.v)
+        return self._outputs(q)
+
+    def _outputs(self, q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return empty_outputs(q, self.plan.kind.head_dim.v, getattr(torch, self.plan.kind.out_dtype))
 
     def _padded(self, extras: tuple) -> tuple:
         """Optional tensors that the caller left out arrive as nothing at all."""

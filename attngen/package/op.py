@@ -12,9 +12,9 @@ from attngen.package.configs import Row
 from attngen.package.names import natural_key
 from attngen.package.variants import Variant, variants_of
 from attngen.plan import ForwardPlan
-from attngen.plan.boxes import is_gluon
+from attngen.plan.boxes import is_gluon, query_box
 from attngen.plan.forward import Argument
-from attngen.plan.hopper import ROWS
+from attngen.plan.hopper_window import HopperWindowShape
 from attngen.source import compile_options
 from attngen.spec.describe import describe_kind, describe_mask, describe_score
 from attngen.spec.model import Kind
@@ -103,7 +103,7 @@ def make_op(plan: ForwardPlan, function: str, table: tuple[Row, ...]) -> Op:
         signature=_signature(plan),
         checks=tuple(_checks(plan, function)),
         variants=variants,
-        rows=tuple(_table_row(row, by_config[row.config], kind) for row in table),
+        rows=tuple(_table_row(row, by_config[row.config], plan) for row in table),
         arguments=_arguments(plan, variants, loads),
         loads=loads,
         usage=("q", "k", "v", *(f"{name}={name}" for name in _keywords(plan))),
@@ -114,9 +114,9 @@ def _wrapped(text: str) -> str:
     return "\n".join(textwrap.wrap(text, WIDTH))
 
 
-def _table_row(row: Row, variant: Variant, kind: Kind) -> TableRow:
+def _table_row(row: Row, variant: Variant, plan: ForwardPlan) -> TableRow:
     config = row.config
-    queries, heads = _tile(config, kind)
+    queries, heads = _tile(config, plan)
     options = {name: config[name] for name in variant.source.constexprs} | compile_options(config)
     where = f"Up to {row.longest}" if row.longest else "Any length"
     return TableRow(
@@ -125,7 +125,7 @@ def _table_row(row: Row, variant: Variant, kind: Kind) -> TableRow:
         queries=queries,
         heads=heads,
         keys=int(config["BLOCK_N"] or 0),
-        box=(heads, ROWS // heads) if is_gluon(config) else None,
+        box=query_box(plan, config) if is_gluon(config) else None,
         persistent=bool(config.get("PERSISTENT")),
         options=tuple(_option(name, value) for name, value in options.items()),
         comment=tuple(textwrap.wrap(f"{where}: {row.provenance}.", WIDTH - 6)),
@@ -134,11 +134,14 @@ def _table_row(row: Row, variant: Variant, kind: Kind) -> TableRow:
     )
 
 
-def _tile(config: Config, kind: Kind) -> tuple[int, int]:
+def _tile(config: Config, plan: ForwardPlan) -> tuple[int, int]:
     """Queries and heads of a program."""
+    group = plan.kind.heads.group
+    if config["schedule"] == "hopper_window":
+        return HopperWindowShape.of(plan, config).block_q, group
     block_m, pack = int(config["BLOCK_M"] or 0), int(config.get("PACK_HEADS") or 1)
     if config["schedule"] == "window":  # whose programs go over every head of a group
-        return block_m, kind.heads.group
+        return block_m, group
     return block_m // pack, pack
 
 
@@ -260,11 +263,11 @@ def _documentation(plan: ForwardPlan) -> tuple[str, ...]:
     seen = seen.replace(" sees ", " sees the keys j with ", 1) if "every key" not in seen else seen
     paragraphs = [f"{seen}. Scores: {', '.join(describe_score(kind))}.", "", shapes]
     paragraphs += [f"{argument.name}: {_form(argument)}{argument.meaning}." for argument in plan.arguments]
-    out_dtype = f" in {kind.out_dtype}" if kind.quantised else ""
+    form = f"seq_q, {dim.v}){f' in {kind.out_dtype}' if kind.quantised else ''}"
     paragraphs += [
         "offsets: (batch,) position of each sequence's first query; seq_k - seq_q when left out.",
         "key_range: (batch, 2) first and end of each sequence's valid keys; all of them when left out.",
-        f"Returns out (batch, {heads.query}, seq_q, {dim.v}){out_dtype}, laid out like q, and with return_lse also lse (batch, "
+        f"Returns out (batch, {heads.query}, {form}, laid out like q, and with return_lse also lse (batch, "
         f"{heads.query}, seq_q), float32, natural log{base}. A query that sees no key gets 0 and -inf.",
     ]
     return tuple(line for paragraph in paragraphs for line in textwrap.wrap(paragraph, WIDTH) or [""])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attngen.errors import NotGeneratedError
-from attngen.plan.chunks import Chunk, head_dim_chunks
+from attngen.plan.chunks import MIN_WIDTH, Chunk, head_dim_chunks
 from attngen.plan.keys import I_FIRST, I_LAST, I, Interval, Term, key_intervals
 from attngen.plan.visibility import visibility
 from attngen.spec.model import Kind
@@ -20,7 +20,7 @@ class Argument:
     """A value that the spec leaves to run time: a keyword of the op and parameters of the kernel."""
 
     name: str
-    shape: Literal["heads", "batch", "tensor", "scalar"]
+    shape: Literal["heads", "batch", "tensor", "scalar", "scale", "kv scale"]  # scales: one, or one a (KV) head
     rank: int
     meaning: str
 
@@ -89,7 +89,7 @@ def plan_forward(kind: Kind) -> ForwardPlan:
         kind=kind,
         terms=terms,
         loops=key_intervals(terms),
-        qk_chunks=head_dim_chunks(kind.head_dim.qk),
+        qk_chunks=head_dim_chunks(kind.head_dim.qk, 2 * MIN_WIDTH if kind.quantised else MIN_WIDTH),
         v_chunks=head_dim_chunks(kind.head_dim.v),
         arguments=run_time_arguments(kind),
     )
@@ -98,6 +98,12 @@ def plan_forward(kind: Kind) -> ForwardPlan:
 def run_time_arguments(kind: Kind) -> tuple[Argument, ...]:
     """Keywords that a call of this kind must give, in a fixed order."""
     arguments: list[Argument] = []
+    if kind.quantised:
+        arguments += [
+            Argument("q_scale", "scale", 1, "what q is multiplied by, float32 and positive: one, or one a query head"),
+            Argument("k_scale", "kv scale", 1, "what k is multiplied by, float32 and positive: one, or one a KV head"),
+            Argument("v_scale", "kv scale", 1, "what v is multiplied by, float32: one, or one a KV head"),
+        ]
     if kind.sink:
         arguments.append(Argument("sink", "heads", 1, "one logit a query head, float32, in natural-log units"))
     if kind.alibi:

@@ -12,7 +12,7 @@ from attngen.plan.keys import Dilation
 from attngen.plan.numbers import Values, evaluate
 from attngen.problem import Problem
 
-ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float8_e4m3": 1}
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def visible_pairs(plan: ForwardPlan, seq_q: int, seq_k: int) -> int:
 def compulsory_bytes(plan: ForwardPlan, problem: Problem) -> float:
     """q, k, v read once, out and lse written once."""
     kind = plan.kind
-    element = ELEMENT_BYTES[kind.dtype]
-    queries = kind.heads.query * problem.seq_q * (kind.head_dim.qk + kind.head_dim.v)
-    keys = kind.heads.kv * problem.seq_k * (kind.head_dim.qk + kind.head_dim.v)
-    return float(problem.batch * ((queries + keys) * element + kind.heads.query * problem.seq_q * 4))
+    element, rows = ELEMENT_BYTES[kind.dtype], kind.heads.query * problem.seq_q
+    keys = kind.heads.kv * problem.seq_k * (kind.head_dim.qk + kind.head_dim.v) * element
+    results = rows * (kind.head_dim.v * ELEMENT_BYTES[kind.out_dtype] + 4)
+    return float(problem.batch * (rows * kind.head_dim.qk * element + keys + results))
 
 
 def useful_flops(plan: ForwardPlan, problem: Problem) -> float:

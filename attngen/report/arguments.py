@@ -21,4 +21,6 @@ def _shape(argument: Argument) -> str:
         return "number"
     if argument.shape == "tensor":
         return f"{argument.rank}-D tensor"
+    if argument.shape in ("scale", "kv scale"):
+        return f"(1,) or ({'heads' if argument.shape == 'scale' else 'kv heads'},)"
     return f"({argument.shape},)"

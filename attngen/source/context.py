@@ -13,19 +13,20 @@ from attngen.plan.forward import LN2, LOG2E, ForwardPlan
 from attngen.plan.keys import Dilation, FloorDiv, Interval
 from attngen.plan.space import window_tiles
 from attngen.source import elements, scalars
-from attngen.source.elementwise import Assignment, merged, row_bounds, score_lines, visible_lines
+from attngen.source.elementwise import (
+    WEIGHT_BITS,
+    Assignment,
+    exponential_scales,
+    merged,
+    row_bounds,
+    score_lines,
+    visible_lines,
+)
 from attngen.source.hopper import hopper_context
 from attngen.source.hopper_window import hopper_window_context
+from attngen.source.parameters import parameters, unspecialised
 from attngen.spec.describe import describe_kind
 from attngen.spec.nodes import Name, Node, walk
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of the kernel and the comment beside it."""
-
-    name: str
-    comment: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "constants": _constants(plan, config),
         "helpers": _helpers(plan, nodes),
         "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
-        "parameters": _parameters(plan, config),
-        "unspecialised": _unspecialised(plan, hopper),
+        "parameters": parameters(plan, config),
+        "unspecialised": unspecialised(plan, hopper),
         "constexprs": () if window or hopper else ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
@@ -72,6 +73,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "visible_lines": visible_lines(terms, visible, packed, 4 if resident else 8),
         "residual": any(term.residual for term in terms),
         "score_lines": score_lines(plan, packed),
+        **exponential_scales(plan, packed),
         "guard_always": plan.kind.score is not None,
         "precision": ', input_precision="ieee"' if plan.kind.dtype == "float32" else "",
         "state": state,
@@ -147,86 +149,13 @@ def _constants(plan: ForwardPlan, config: Config) -> list[Assignment]:
     if kind.softcap is not None:
         out.append(Assignment("SOFTCAP", repr(float(kind.softcap)), "logits are kept within (-SOFTCAP, SOFTCAP)"))
     out.append(Assignment("EXP_SCALE", repr(plan.exp_scale), comment))
+    if kind.quantised:
+        comment = "softmax weights are times 2 ** WEIGHT_BITS, to use all of e4m3's range"
+        out.append(Assignment("WEIGHT_BITS", repr(WEIGHT_BITS), comment))
     if kind.sink:
         out.append(Assignment("LOG2E", repr(LOG2E)))
     out.append(Assignment("LN2", repr(LN2)))
     return out
-
-
-def _parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
-    """The kernel's run-time parameters, in order."""
-    if is_gluon(config):
-        return _hopper_parameters(plan, config)
-    descriptors = config.get("loads") == "descriptor"
-    out = [Parameter("q_ptr", "[batch, heads, seq_q, qk dim]")]
-    for name, dim, chunks in (("k", "qk dim", plan.qk_chunks), ("v", "v dim", plan.v_chunks)):
-        if descriptors:
-            out += [
-                Parameter(f"{name}_desc_{c.index}", f"[batch, kv heads, seq_k, {dim}], boxes of BLOCK_N x {c.width}")
-                for c in chunks
-            ]
-        else:
-            out.append(Parameter(f"{name}_ptr", f"[batch, kv heads, seq_k, {dim}]"))
-    out.append(Parameter("out_ptr", "[batch, heads, seq_q, v dim]"))
-    out += _other_parameters(plan)
-    tensors = ("q", "out") if descriptors else ("q", "k", "v", "out")
-    for tensor in tensors:
-        letter = tensor[0]
-        out += [Parameter(f"stride_{letter}{axis}") for axis in "bhs"]
-    out += [Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k")]
-    return tuple(out)
-
-
-def _hopper_parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
-    """Everything large comes and goes by the copy engine."""
-    rows = "QUERIES of PACK_HEADS heads" if int(config.get("PACK_HEADS") or 1) > 1 else "ROWS"
-    out = []
-    for name, heads, seq, dim, chunks, box in (
-        ("q", "heads", "seq_q", "qk dim", plan.qk_chunks, rows),
-        ("k", "kv heads", "seq_k", "qk dim", plan.qk_chunks, "BLOCK_N"),
-        ("v", "kv heads", "seq_k", "v dim", plan.v_chunks, "BLOCK_N"),
-        ("out", "heads", "seq_q", "v dim", plan.v_chunks, rows),
-    ):
-        out += [
-            Parameter(f"{name}_desc_{c.index}", f"[batch, {heads}, {seq}, {dim}], boxes of {box} x {c.width}")
-            for c in chunks
-        ]
-    out += _other_parameters(plan)
-    if config.get("PERSISTENT"):
-        out.append(Parameter("ticket_ptr", "[1], int32, 0 before and after a launch"))
-    out += [Parameter("tile_count", "tiles of queries in all")]
-    return (*out, Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k"))
-
-
-def _other_parameters(plan: ForwardPlan) -> list[Parameter]:
-    """lse, where positions begin, and what the spec leaves to run time."""
-    out = [
-        Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"),
-        Parameter("offsets_ptr", "[batch], position of the first query, or None for seq_k - seq_q"),
-        Parameter("key_range_ptr", "[batch, 2], first and end of the valid keys, or None for all"),
-    ]
-    for argument in plan.arguments:
-        if argument.shape == "scalar":
-            out.append(Parameter(f"{argument.name}_value", argument.meaning))
-        elif argument.shape == "tensor":
-            out.append(Parameter(f"{argument.name}_ptr", argument.meaning))
-            out += [
-                Parameter(f"{argument.name}_{what}_{n}") for n in range(argument.rank) for what in ("size", "stride")
-            ]
-        else:
-            out.append(Parameter(f"{argument.name}_ptr", f"[{argument.shape}], {argument.meaning}"))
-    return out
-
-
-def _unspecialised(plan: ForwardPlan, hopper: bool) -> list[str]:
-    """Parameters that vary from call to call: a new value must not ask for a compilation."""
-    names = ["tile_count"] if hopper else []
-    names += ["heads", "seq_q", "seq_k"]
-    for argument in plan.arguments:
-        if argument.shape == "tensor":
-            names += [f"{argument.name}_size_{n}" for n in range(argument.rank)]
-            names += [f"{argument.name}_stride_{n}" for n in range(argument.rank - 1)]
-    return names
 
 
 def _tile_call(plan: ForwardPlan, config: Config, elements_need: list[str], state: str) -> list[str]:
@@ -241,6 +170,10 @@ def _tile_call(plan: ForwardPlan, config: Config, elements_need: list[str], stat
     else:
         names = [*state.split(", "), *names, "k_base", "v_base", "stride_ks", "stride_vs"]
     names += [name for name in elements_need if name not in names]
+    if plan.kind.quantised and not plan.plain_scores:
+        names.append("score_scale")
+    elif plan.kind.quantised and config["schedule"] != "window":
+        names.append("exp_scale")
     if config.get("loads") == "descriptor" and config["schedule"] != "window":
         names.append("HAS_KEY_RANGE")
     return [*names, "key"]

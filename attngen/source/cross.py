@@ -76,8 +76,7 @@ def compile_options(config: Config) -> dict[str, Any]:
     return options
 
 
-_POINTERS = {"bfloat16": "*bf16", "float16": "*fp16", "float32": "*fp32"}
-_ELEMENTS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+_ELEMENTS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3": "fp8e4nv"}
 
 
 def _signature(plan: ForwardPlan, config: Config, source: Source, function: Any) -> dict[str, Any]:
@@ -103,9 +102,8 @@ def _signature(plan: ForwardPlan, config: Config, source: Source, function: Any)
         elif name == "ticket_ptr":
             types[name], aligned = "*i32", True
         elif name.endswith("_ptr"):
-            types[name] = _POINTERS[dtype] if name in ("q_ptr", "k_ptr", "v_ptr", "out_ptr") else "*fp32"
-            if name == "prefix_ptr":
-                types[name] = "*i32"
+            elements = {"q_ptr": dtype, "k_ptr": dtype, "v_ptr": dtype, "out_ptr": plan.kind.out_dtype}
+            types[name] = "*i32" if name == "prefix_ptr" else f"*{_ELEMENTS[elements.get(name, 'float32')]}"
             aligned = True
         elif name in scalars:
             types[name] = "fp32"

@@ -12,6 +12,8 @@ from attngen.source import elements, scalars
 from attngen.source.text import call, conjunction
 from attngen.spec.nodes import Name, walk
 
+WEIGHT_BITS = 8.0  # 2 ** 8 is the largest power of two that e4m3 holds
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -84,10 +86,11 @@ def score_lines(plan: ForwardPlan, packed: bool) -> list[str]:
     kind = plan.kind
     if plan.plain_scores:
         return []
+    scale, rows = ("score_scale", "[:, None]" if packed else "") if kind.quantised else ("SOFTMAX_SCALE", "")
     if kind.softcap is not None:
-        lines = ["s = SOFTCAP * tanh(s * (SOFTMAX_SCALE / SOFTCAP))"]
+        lines = [f"s = SOFTCAP * tanh(s * ({scale} / SOFTCAP){rows})"]
     else:
-        lines = ["s = s * SOFTMAX_SCALE"]
+        lines = [f"s = s * {scale}{rows}"]
     if kind.alibi:
         slope = "slope[:, None]" if packed else "slope"
         lines.append(f"s = s - {slope} * tl.abs(i[:, None] - j[None, :])  # ALiBi")
@@ -99,3 +102,17 @@ def score_lines(plan: ForwardPlan, packed: bool) -> list[str]:
             text = f"tl.zeros_like(s) + ({text})"
         lines += [f"    # The spec's score: {kind.score.text}", *_read_lines(reads, 4), f"    s = {text}"]
     return lines
+
+
+def exponential_scales(plan: ForwardPlan, packed: bool) -> dict[str, str]:
+    """What scores are multiplied by in the exponential, by row and by element, and what is subtracted from them there.
+
+    Scales that a call gives are loaded, and belong to a row's head; weights of 8 bits are shifted into their range.
+    """
+    loaded = plan.kind.quantised and plan.plain_scores
+    rows = "exp_scale" if loaded else "EXP_SCALE"
+    return {
+        "exp_scale": rows,
+        "exp_scale_of_elements": f"{rows}[:, None]" if loaded and packed else rows,
+        "shift_of_elements": "(shift - WEIGHT_BITS)[:, None]" if plan.kind.quantised else "shift[:, None]",
+    }

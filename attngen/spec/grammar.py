@@ -32,8 +32,8 @@ CONSTANTS = {"inf": math.inf, "pi": math.pi}
 FUNCTIONS = (*MATH_FUNCTIONS, "abs", "floor", "min", "max", "where")
 OP_NAMES = (  # keywords and tensors of an op
     "q k v o out lse batch seq_q seq_k head heads kv head_dim layer layers kind sink alibi_slopes prefix offsets "
-    "key_range cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k blocks indices block_table scale softmax_scale "
-    "return_lse config dtype device self"
+    "q_scale k_scale v_scale key_range cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k blocks indices "
+    "block_table scale softmax_scale return_lse config dtype device self"
 )
 RESERVED = frozenset(OP_NAMES.split())  # an expression's argument cannot take these names
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from attngen.spec.expression import Expression
 
-Dtype = Literal["float16", "bfloat16", "float32"]
+Dtype = Literal["float16", "bfloat16", "float32", "float8_e4m3"]
 EXTERNAL = "external"  # a layer that is not attention (linear attention, convolution): no op is made for it
 
 
@@ -119,6 +119,21 @@ class Kind:
     alibi: bool = False
     score: Expression | None = None
     sink: bool = False
+
+    @property
+    def quantised(self) -> bool:
+        """Whether q, k and v are 8-bit numbers, which a call's scales multiply."""
+        return self.dtype == "float8_e4m3"
+
+    @property
+    def torch_dtype(self) -> str:
+        """PyTorch's name of the dtype of q, k and v."""
+        return f"{self.dtype}fn" if self.quantised else self.dtype
+
+    @property
+    def out_dtype(self) -> str:
+        """The dtype of out."""
+        return "bfloat16" if self.quantised else self.dtype
 
     def semantics(self) -> dict:
         """Everything that changes what is computed, as plain JSON values; the name does not."""

@@ -7,5 +7,6 @@ bounds       what rounding alone can do to a result
 judge        a kernel's result against the right answer
 finding      what came of one kernel at one size
 kinds        verify_kinds: all of that for the kinds of a spec
+rounding     what the interpreter rounds wrongly, put right
 interpreted  verify_interpreted: the same in a child process whose Triton interprets
 """

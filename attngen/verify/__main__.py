@@ -9,9 +9,11 @@ from attngen.spec import parse_spec
 from attngen.target import get_target
 from attngen.verify.interpreted import Request
 from attngen.verify.kinds import verify_kinds
+from attngen.verify.rounding import repair_interpreter
 
 
 def main() -> None:
+    repair_interpreter()
     request = Request(**json.load(sys.stdin))
     spec = parse_spec(request.spec, "the spec")
     kinds = [spec.kind(name) for name in request.kinds]

@@ -2,7 +2,8 @@
 
 Plain scores take scaled_dot_product_attention's math backend, told to keep its intermediate results in the dtype
 of its inputs; it would compute in float32 otherwise. What that backend lacks (softcap, ALiBi, score expressions,
-sinks) is written out with the same roundings: scores, probabilities and the result are rounded to the dtype.
+sinks) is written out with the same roundings: scores, probabilities and the result are rounded to the dtype. Of FP8,
+probabilities are rounded to e4m3, as multiples of 2^-8 of a row's largest, and the result to bfloat16.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from attngen.reference import scored, visible
+from attngen.reference import dequantised, scored, visible
 from attngen.spec.model import Kind
 
 ROWS = 1024  # queries at a time, so that long sequences fit in memory
-NOT_MASK = ("q", "k", "v", "sink", "alibi_slopes")
+NOT_MASK = ("q", "k", "v", "q_scale", "k_scale", "v_scale", "sink", "alibi_slopes")
 
 
 def same_dtype(kind: Kind, inputs: dict[str, Any]) -> torch.Tensor:
-    """out (batch, heads, seq_q, v dim) in the dtype of the inputs, 0 where a row sees no key."""
+    """out (batch, heads, seq_q, v dim) in the kind's dtype of results, 0 where a row sees no key."""
+    if kind.quantised:
+        inputs = {**inputs, **{name: dequantised(inputs, name, torch.float32) for name in "qkv"}}
     q, v = inputs["q"], inputs["v"]
     batch, heads, seq_q, _ = q.shape
-    out = q.new_zeros(batch, heads, seq_q, v.shape[-1])
+    out = q.new_zeros(batch, heads, seq_q, v.shape[-1], dtype=getattr(torch, kind.out_dtype))
     plain = kind.softcap is None and not kind.alibi and kind.score is None and not kind.sink
-    attend = _math_backend if plain else _written_out
+    attend = _math_backend if plain and not kind.quantised else _written_out
     with _rounded_math():
         for b in range(batch):
             for h in range(heads):
@@ -74,6 +77,10 @@ def _written_out(
     total = torch.logsumexp(s, -1)
     if kind.sink:
         total = torch.logaddexp(total, inputs["sink"][h].float())
+    if kind.quantised:
+        largest = s.amax(-1, keepdim=True)
+        p = (torch.exp(s - largest).masked_fill(~seen, 0.0) * 2**8).to(torch.float8_e4m3fn).float()
+        return p @ v * torch.exp(largest - total[:, None]) / 2**8
     p = torch.exp(s - total[:, None]).masked_fill(~seen, 0.0).to(v.dtype)
     return p @ v
 

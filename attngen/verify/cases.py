@@ -53,7 +53,7 @@ def interpreted_cases(seqs: tuple[int, ...] = ()) -> list[Case]:
 
 
 def shortened(kind: Kind) -> Kind:
-    """The same kind in float16 with windows, chunks and prefixes cut short, so that small sizes reach their edges."""
+    """The same kind in float16, or still FP8, with windows, chunks and prefixes cut so that small sizes reach edges."""
 
     def cut(length: int | None, most: int = INTERPRETED_REACH) -> int | None:
         return None if length is None else min(length, most)
@@ -61,7 +61,7 @@ def shortened(kind: Kind) -> Kind:
     window = kind.window
     return replace(
         kind,
-        dtype="float16",
+        dtype=kind.dtype if kind.quantised else "float16",
         window=None if window is None else Window(cut(window.left), cut(window.right, INTERPRETED_REACH - 11)),
         chunk=cut(kind.chunk),
         prefix=kind.prefix if kind.prefix == "argument" else cut(kind.prefix, 45),

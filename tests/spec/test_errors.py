@@ -94,7 +94,7 @@ MALFORMED = [
         "3:7: name is '../etc/passwd'; letters, digits, '.', '_' and '-', at most 64, would be right",
     ),
     (BASE + "dtype: bf16", "3:8: dtype is 'bf16'; did you mean 'bfloat16'?"),
-    (BASE + "dtype: int8", "3:8: dtype is 'int8'; float16, bfloat16 or float32 would be right"),
+    (BASE + "dtype: int8", "3:8: dtype is 'int8'; float16, bfloat16, float32 or float8_e4m3 would be right"),
     (BASE + "layers: 0", "3:9: layers is 0; a whole number from 1 to 1024 would be right"),
     # what a layer sees
     (BASE + "causal: yes", "3:9: causal is 'yes'; true or false would be right"),

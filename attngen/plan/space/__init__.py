@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from itertools import product
 
 from attngen.config import Config, Value
+from attngen.errors import NotGeneratedError
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.space import portable
-from attngen.plan.space.common import FEW_QUERIES, Family, Parameter
+from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, why_no_kernel
 from attngen.plan.space.hopper import HOPPER
 from attngen.plan.space.portable import PORTABLE, window_tiles
 from attngen.problem import Problem
@@ -87,7 +88,7 @@ def default_config(
 
     ``able`` says which configs a caller can use: not all tensors can be described to the copy engine.
     """
-    for family in FAMILIES:
+    for family in _families(plan, target):
         for config in family.preferences(plan, target, problem):
             if able(config) and feasible(plan, config, target, problem) is None:
                 return config
@@ -107,6 +108,9 @@ def why_not_hopper(plan: ForwardPlan, target: Target) -> str | None:
 
 
 def _families(plan: ForwardPlan, target: Target) -> list[Family]:
+    """The families that can run ``plan``; NotGeneratedError where none can."""
+    if reason := why_no_kernel(plan, target):
+        raise NotGeneratedError(f"kind '{plan.kind.name}' is in {plan.kind.dtype}: {reason}")
     return [family for family in FAMILIES if family.why_not(plan, target) is None]
 
 

@@ -11,6 +11,7 @@ from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import Problem
 from attngen.target import Target
 
+FLOAT8_ARCH = 89  # the first with matrix products of FP8
 FEW_QUERIES = 128  # a tile of one head would be mostly padding
 
 
@@ -52,3 +53,14 @@ def rows_are_aligned(plan: ForwardPlan) -> bool:
 
 def is_hopper(target: Target) -> bool:
     return target.backend == "cuda" and target.arch == 90
+
+
+def why_no_kernel(plan: ForwardPlan, target: Target) -> str | None:
+    """Why no kernel of any schedule can run ``plan`` on ``target``; None where some can."""
+    if not plan.kind.quantised:
+        return None
+    if target.backend == "hip":
+        return f"{target.name}'s FP8 is e4m3fnuz, another format of numbers than e4m3"
+    if int(target.arch) < FLOAT8_ARCH:
+        return f"{target.name} is {target.arch_name}, and products of FP8 begin with sm_{FLOAT8_ARCH}"
+    return None

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from attngen.config import Config, Value
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, query_width, rows_are_aligned, value_width
+from attngen.plan.space.common import (
+    FEW_QUERIES,
+    Family,
+    Parameter,
+    query_width,
+    rows_are_aligned,
+    value_width,
+    why_no_kernel,
+)
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import Problem
 from attngen.target import Target
 
 SMALL_WINDOW = 1024  # keys: up to here masking every tile may beat three loops
 WINDOW_TILES = 4  # key tiles that the window schedule keeps resident
+FLOAT8_KEYS = 32  # at least: 8-bit products are summed so many at a time
 REGISTERS = 255  # a thread
 RESERVED_SHARED = 1024  # bytes for barriers and reductions
 
@@ -37,6 +46,8 @@ def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
 
 def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
     """None when ``config`` is worth compiling, else why it is not."""
+    if reason := why_no_kernel(plan, target):
+        return reason
     for rule in (_shape, _packing, _schedule, _memory):
         if reason := rule(plan, config, target, problem):
             return reason
@@ -68,7 +79,8 @@ def _without_descriptors(config: Config) -> Config:
 
 def last_resort(plan: ForwardPlan) -> Config:
     """Fits wherever anything does."""
-    return _preference(32, 16, 4, 1) if plan.kind.dtype != "float32" else _preference(16, 16, 4, 1)
+    block_m, block_n = {"float32": (16, 16), "float8_e4m3": (32, FLOAT8_KEYS)}.get(plan.kind.dtype, (32, 16))
+    return _preference(block_m, block_n, 4, 1)
 
 
 def _preference(block_m: int, block_n: int, warps: int, stages: int, **values: Value) -> Config:
@@ -149,6 +161,8 @@ def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem |
             return "tile smaller than its warps"
     elif block_m < (rows := 8 if _splits_keys(target) else 16) * warps:
         return f"{warps} warps need at least {rows * warps} rows of {rows} each"
+    if plan.kind.quantised and block_n < FLOAT8_KEYS:
+        return f"8-bit products are summed {FLOAT8_KEYS} keys at a time"
     if block_m > 64 * warps:
         return f"{warps} warps for {block_m} rows leave no registers"
     width = value_width(plan)
@@ -242,4 +256,4 @@ def shared_bytes(plan: ForwardPlan, config: Config, target: Target) -> int:
     return (block_n * (qk + v) * stages + queries * qk) * element + RESERVED_SHARED
 
 
-PORTABLE = Family(("portable", "window"), lambda plan, target: None, parameters, feasible, preferences, shared_bytes)
+PORTABLE = Family(("portable", "window"), why_no_kernel, parameters, feasible, preferences, shared_bytes)

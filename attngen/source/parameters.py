@@ -1,0 +1,96 @@
+"""The run-time parameters of a forward kernel, in order, and which of them vary too much to compile for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attngen.config import Config
+from attngen.plan.boxes import is_gluon
+from attngen.plan.forward import ForwardPlan
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the kernel and the comment beside it."""
+
+    name: str
+    comment: str = ""
+
+
+def parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
+    """The kernel's run-time parameters, in order."""
+    if is_gluon(config):
+        return _hopper_parameters(plan, config)
+    descriptors = config.get("loads") == "descriptor"
+    out = [Parameter("q_ptr", "[batch, heads, seq_q, qk dim]")]
+    for name, dim, chunks in (("k", "qk dim", plan.qk_chunks), ("v", "v dim", plan.v_chunks)):
+        if descriptors:
+            out += [
+                Parameter(f"{name}_desc_{c.index}", f"[batch, kv heads, seq_k, {dim}], boxes of BLOCK_N x {c.width}")
+                for c in chunks
+            ]
+        else:
+            out.append(Parameter(f"{name}_ptr", f"[batch, kv heads, seq_k, {dim}]"))
+    out.append(Parameter("out_ptr", "[batch, heads, seq_q, v dim]"))
+    out += _other_parameters(plan)
+    tensors = ("q", "out") if descriptors else ("q", "k", "v", "out")
+    for tensor in tensors:
+        letter = tensor[0]
+        out += [Parameter(f"stride_{letter}{axis}") for axis in "bhs"]
+    out += [Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k")]
+    return tuple(out)
+
+
+def _hopper_parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
+    """Everything large comes and goes by the copy engine."""
+    rows = "QUERIES of PACK_HEADS heads" if int(config.get("PACK_HEADS") or 1) > 1 else "ROWS"
+    out = []
+    for name, heads, seq, dim, chunks, box in (
+        ("q", "heads", "seq_q", "qk dim", plan.qk_chunks, rows),
+        ("k", "kv heads", "seq_k", "qk dim", plan.qk_chunks, "BLOCK_N"),
+        ("v", "kv heads", "seq_k", "v dim", plan.v_chunks, "BLOCK_N"),
+        ("out", "heads", "seq_q", "v dim", plan.v_chunks, rows),
+    ):
+        out += [
+            Parameter(f"{name}_desc_{c.index}", f"[batch, {heads}, {seq}, {dim}], boxes of {box} x {c.width}")
+            for c in chunks
+        ]
+    out += _other_parameters(plan)
+    if config.get("PERSISTENT"):
+        out.append(Parameter("ticket_ptr", "[1], int32, 0 before and after a launch"))
+    out += [Parameter("tile_count", "tiles of queries in all")]
+    return (*out, Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k"))
+
+
+def _other_parameters(plan: ForwardPlan) -> list[Parameter]:
+    """lse, where positions begin, and what the spec leaves to run time."""
+    out = [
+        Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"),
+        Parameter("offsets_ptr", "[batch], position of the first query, or None for seq_k - seq_q"),
+        Parameter("key_range_ptr", "[batch, 2], first and end of the valid keys, or None for all"),
+    ]
+    for argument in plan.arguments:
+        if argument.shape == "scalar":
+            out.append(Parameter(f"{argument.name}_value", argument.meaning))
+        elif argument.shape in ("scale", "kv scale"):
+            out.append(Parameter(f"{argument.name}_ptr", argument.meaning))
+            out.append(Parameter(f"{argument.name}_stride", "0 where there is one for all heads, else 1"))
+        elif argument.shape == "tensor":
+            out.append(Parameter(f"{argument.name}_ptr", argument.meaning))
+            out += [
+                Parameter(f"{argument.name}_{what}_{n}") for n in range(argument.rank) for what in ("size", "stride")
+            ]
+        else:
+            out.append(Parameter(f"{argument.name}_ptr", f"[{argument.shape}], {argument.meaning}"))
+    return out
+
+
+def unspecialised(plan: ForwardPlan, hopper: bool) -> list[str]:
+    """Parameters that vary from call to call: a new value must not ask for a compilation."""
+    names = ["tile_count"] if hopper else []
+    names += ["heads", "seq_q", "seq_k"]
+    for argument in plan.arguments:
+        if argument.shape == "tensor":
+            names += [f"{argument.name}_size_{n}" for n in range(argument.rank)]
+            names += [f"{argument.name}_stride_{n}" for n in range(argument.rank - 1)]
+    return names
