@@ -36,12 +36,14 @@ def package_files(spec: Spec, package: str, *, target: Target, db: Database | st
     ways = {variant.loads for op in ops for variant in op.variants}
     descriptors, gluon = "descriptor" in ways, "gluon" in ways
     shapes = {argument.shape for plan in plans.values() for argument in plan.arguments}
+    scales = any(kind.quantised for kind in spec.kinds)
     files = {
         "__init__.py": _render("init.py.j2", spec=spec, target=target, ops=ops, **_layers(spec, functions)),
         "_common.py": _render(
             "common.py.j2",
             descriptors=descriptors,
             gluon=gluon,
+            scales=scales,
             named_tensors="tensor" in shapes,
             named_numbers="scalar" in shapes,
         ),
@@ -50,7 +52,12 @@ def package_files(spec: Spec, package: str, *, target: Target, db: Database | st
         for variant in op.variants:
             files[f"{variant.module}.py"] = variant.source.text
         files[f"{op.function}.py"] = _render(
-            "op.py.j2", spec=spec, package_descriptors=descriptors, package_gluon=gluon, **vars(op)
+            "op.py.j2",
+            spec=spec,
+            package_descriptors=descriptors,
+            package_gluon=gluon,
+            package_scales=scales,
+            **vars(op),
         )
     files["README.md"] = _render(
         "README.md.j2",

@@ -20,6 +20,7 @@ from attngen.spec.describe import describe_kind, describe_mask, describe_score
 from attngen.spec.model import Kind
 
 WIDTH = 116  # of a wrapped line in a docstring or comment
+COUNTERS = ("tile_count", "ticket_ptr")  # parameters that some kernels have, whatever loads their tensors
 OPTION_COMMENTS = {
     "BLOCK_M": "rows of a tile",
     "BLOCK_N": "keys of a tile",
@@ -47,6 +48,7 @@ class TableRow:
     heads: int
     keys: int
     box: tuple[int, int] | None  # heads and queries that a warpgroup loads; None where Triton loads
+    numbered: bool
     persistent: bool
     options: tuple[Option, ...]
     comment: tuple[str, ...]
@@ -61,7 +63,6 @@ class Loads:
     how: str  # pointer, descriptor or gluon
     kernels: str  # ``is _kernel`` or ``in (_kernel_a, _kernel_b)``
     arguments: tuple[tuple[str, str], ...]
-    persistent: bool  # some draw their tiles
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ def _table_row(row: Row, variant: Variant, plan: ForwardPlan) -> TableRow:
         heads=heads,
         keys=int(config["BLOCK_N"] or 0),
         box=query_box(plan, config) if is_gluon(config) else None,
-        persistent=bool(config.get("PERSISTENT")),
+        numbered=COUNTERS[0] in variant.source.parameters,
+        persistent=COUNTERS[1] in variant.source.parameters,
         options=tuple(_option(name, value) for name, value in options.items()),
         comment=tuple(textwrap.wrap(f"{where}: {row.provenance}.", WIDTH - 6)),
         label=config.label(),
@@ -180,7 +182,7 @@ def _checks(plan: ForwardPlan, function: str) -> Iterable[str]:
 def _values(plan: ForwardPlan, how: str) -> dict[str, str]:
     """What each parameter of a kernel is given, as an expression."""
     values = {f"{name}_ptr": name for name in ("q", "k", "v", "out", "lse", "offsets", "key_range")}
-    values |= {"heads": "q.shape[1]", "seq_q": "q.shape[2]", "seq_k": "k.shape[2]", "tile_count": "config.tiles(q)"}
+    values |= {"heads": "q.shape[1]", "seq_q": "q.shape[2]", "seq_k": "k.shape[2]"}
     for name, chunks in (("q", plan.qk_chunks), ("k", plan.qk_chunks), ("v", plan.v_chunks), ("out", plan.v_chunks)):
         rows = "*config.box" if name in ("q", "out") else "1, config.keys"
         for c in chunks:
@@ -206,14 +208,14 @@ def _loads(plan: ForwardPlan, variants: Sequence[Variant]) -> tuple[Loads, ...]:
             continue
         aliases = [variant.alias for variant in those]
         values, common = _values(plan, how), _common_parameters(variants)
-        own = [name for name in those[0].source.parameters if name not in common and name != "ticket_ptr"]
+        own = [name for name in those[0].source.parameters if name not in (*common, *COUNTERS)]
         out.append(
             Loads(
                 how,
                 f"in ({', '.join(aliases)})" if len(aliases) > 1 else f"is {aliases[0]}",
                 tuple((name, values[name]) for name in own if not name.startswith("stride_"))
-                + tuple(("**", text) for text in _strides(own)),
-                any("ticket_ptr" in variant.source.parameters for variant in those),
+                + tuple(("**", text) for text in _strides(own))
+                + ((("**", "config.counters(q)"),) if how == "gluon" else ()),
             )
         )
     return tuple(out)
@@ -237,10 +239,10 @@ def _strides(parameters: Sequence[str]) -> list[str]:
 def _arguments(plan: ForwardPlan, variants: Sequence[Variant], loads: Sequence[Loads]) -> tuple[str, ...]:
     """The keywords of the launch, in the order of the kernel's parameters; ``kv`` stands for those that vary."""
     common, values = _common_parameters(variants), _values(plan, variants[0].loads)
-    several = len(loads) > 1 or loads[0].persistent
+    several = len(loads) > 1
     out = []
     for name in variants[0].source.parameters:
-        if name not in common or name == "ticket_ptr":
+        if name not in common:
             text = "**kv" if several else ""
         elif re.fullmatch(r"stride_[qkvo][bhs]", name):
             text = f"**{_strides(common)[0]}"

@@ -41,7 +41,7 @@ def variants_of(plan: ForwardPlan, function: str, configs: Sequence[Config]) -> 
 
 
 def _suffixes(configs: list[Config], sources: Mapping[Config, Source]) -> list[str]:
-    """``_descriptor_pack4``: the choices of structure in which the configs differ; of Gluon, with its many, the tile."""
+    """``_descriptor_pack4``: the structural choices in which the configs differ; of Gluon, with its many, the tile."""
     if len(configs) == 1:
         return [""]
     plain = [config for config in configs if not is_gluon(config)]

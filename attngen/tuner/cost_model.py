@@ -8,11 +8,12 @@ times (rank correlation 0.91 for the window, 0.79 without), and the favourite is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attngen.config import Config
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
+from attngen.plan.hopper_window import HopperWindowShape
 from attngen.plan.space import shared_bytes
 from attngen.plan.work import ELEMENT_BYTES, TileWork, tile_work
 from attngen.problem import Problem
@@ -48,6 +49,9 @@ def estimate_ms(
 ) -> float:
     """Milliseconds of one call; ``compiled`` sharpens what is known of occupancy and spills."""
     work = tile_work(plan, config, problem)
+    if config.get("schedule") == "hopper_window":  # one program goes over all heads of a group
+        shape = HopperWindowShape.of(plan, config)
+        work = replace(work, programs=shape.programs(problem.batch, plan.kind.heads.kv, problem.seq_q))
     resident = residency(plan, config, target, compiled)
     seconds = max(
         _compute_seconds(plan, config, target, work, resident),
@@ -60,6 +64,10 @@ def estimate_ms(
 
 def residency(plan: ForwardPlan, config: Config, target: Target, compiled: Compiled | None) -> Residency:
     """Programs that one SM holds at once, limited by shared memory, registers and threads."""
+    if config.get("schedule") == "hopper_window":
+        warps, shared = 4 * int(config["WARPGROUPS"] or 1), shared_bytes(plan, config, target)
+        held = int(config["maxnreg"] or target.registers_per_thread) * warps * target.warp_size
+        return Residency(max(1, min(target.shared_per_sm // shared, target.registers_per_sm // held)), warps)
     if is_gluon(config):
         return Residency(1, int(config["BLOCK_M"] or 0) // 16)  # warpgroups of 64 rows; they take all registers
     warps = int(config["num_warps"] or 4)
@@ -90,12 +98,13 @@ def _compute_seconds(plan: ForwardPlan, config: Config, target: Target, work: Ti
     masked = work.tiles_masked / tiles
     exponentials = work.exps / tiles / (target.exp2_per_clock * target.clock)
     rescaled = int(config["BLOCK_M"] or 0) * sum(chunk.width for chunk in plan.v_chunks)
-    rescaling = (LAZY_RESCALE_OPS if config.get("LAZY_RESCALE") else RESCALE_OPS) * rescaled
+    once = bool(config.get("LAZY_RESCALE")) or config.get("schedule") == "hopper_window"
+    rescaling = (LAZY_RESCALE_OPS if once else RESCALE_OPS) * rescaled
     vector = (scores * (SOFTMAX_OPS + MASK_OPS * masked) + rescaling) / (LANES * target.clock)
     softmax = max(exponentials, vector) + 0.5 * min(exponentials, vector)
 
     others = resident.programs * resident.warps / 4 - 1  # groups of four warps that can fill a gap
-    overlap = PIPELINED if is_gluon(config) else others / (others + 1)
+    overlap = PIPELINED if config.get("schedule") == "hopper" else others / (others + 1)
     tile = max(products, softmax) + (1 - overlap) * min(products, softmax)
     waiting = WAIT_SECONDS / int(config["num_stages"] or 1) ** 2
     start = _start_seconds(config)
@@ -111,7 +120,7 @@ def _compute_seconds(plan: ForwardPlan, config: Config, target: Target, work: Ti
 
 def _start_seconds(config: Config) -> float:
     """To begin and end a tile of queries."""
-    if is_gluon(config):
+    if config.get("schedule") == "hopper":
         return NEXT_SECONDS if config.get("PERSISTENT") else START_SECONDS
     return PROGRAM_SECONDS
 

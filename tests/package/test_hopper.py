@@ -9,6 +9,7 @@ import torch
 from attngen.package import package_files, write_package
 from attngen.package.configs import config_table
 from attngen.plan import plan_forward
+from attngen.plan.boxes import is_gluon
 from attngen.source import render
 from attngen.spec import parse_spec
 from tests.package.specs import H100
@@ -21,9 +22,10 @@ dtype: bfloat16
 causal: true
 kinds:
   dense: {}
+  local: {window: {total: 128}}
   biased: {score: "s * gain + bias[h, i - j]", alibi: true, prefix: argument, sink: learned}
-pattern: [dense, biased]
-layers: 2
+pattern: [dense, local, biased]
+layers: 3
 """
 
 
@@ -83,8 +85,8 @@ def inputs(kind):
 
 def parameters(kind, hopper):
     plan = plan_forward(parse_spec(SPEC).kind(kind))
-    rows = config_table(plan, H100, None)
-    row = next(row for row in rows if (row.config["schedule"] == "hopper") == hopper)
+    rows = config_table(plan, H100, "none.sqlite")
+    row = next(row for row in rows if is_gluon(row.config) == hopper)
     return set(render(plan, row.config).parameters), row.config
 
 
@@ -108,6 +110,15 @@ def test_a_kernel_is_given_all_its_parameters(call, kind):
 
 def shifted(tensor):
     return torch.zeros(tensor.numel() + 1, dtype=tensor.dtype)[1:].view(tensor.shape)
+
+
+def test_a_window_has_all_heads_of_a_group_in_a_program(call):
+    names, config = parameters("local", True)
+    taken = call("local")
+    assert config["schedule"] == "hopper_window" and names == set(taken.given) - {"num_warps", "maxnreg"}
+    assert taken.grid == (640 // 64 * 2 * 2,)
+    assert taken.given["out_desc_0"].block_shape == [1, 1, 64, 64]
+    assert taken.given["k_desc_0"].block_shape == [1, 1, config["BLOCK_N"], 64]
 
 
 @pytest.mark.parametrize("name", ["q", "k", "v"])

@@ -63,7 +63,7 @@ def test_the_comparison_can_fail(tmp_path):
     """A package whose window is one key too wide is seen."""
     spec = small("modernbert-base")
     write_package(spec, tmp_path / "made", target=H100, db=str(tmp_path / "none.sqlite"))
-    kernel = tmp_path / "made" / "_local_kernel.py"
+    kernel = tmp_path / "made" / "_local_kernel_portable.py"
     text = kernel.read_text()
     assert "i + 65" in text
     kernel.write_text(text.replace("i + 65", "i + 66"))

@@ -96,6 +96,7 @@ def test_the_space_of_a_kind_is_tuned_in_a_minute(kind):
     count = config_count(plan, H200, 1, 8192, 8192)
     assert sum(count.values()) <= 250
     assert bool(count["hopper"]) == (why_not_hopper(plan, H200) is None)
+    assert not count["hopper_window"] or plan.span is not None
 
 
 def test_each_config_has_the_tunables_of_its_schedule_alone():
@@ -152,10 +153,26 @@ def test_defaults_on_hopper(dims, causal, queries, tile):
     assert config["HEADS_TOGETHER"] == (8 if causal else 1)
 
 
-def test_few_queries_and_small_windows_keep_to_portable_schedules():
+@pytest.mark.parametrize(
+    ("window", "dim", "schedule"),
+    [
+        (Window(64, 64), 64, "hopper_window"),
+        (Window(127, 0), 128, "hopper_window"),
+        (Window(1023, 0), 64, "hopper"),
+        (Window(511, 0), 256, "hopper"),
+    ],
+)
+def test_a_window_whose_keys_fit_is_resident(window, dim, schedule):
+    plan = plan_forward(Kind("kind", Heads(8, 2), HeadDim(dim, dim), window=window))
+    config = default_config(plan, H200, Problem("forward", plan.kind.digest(), 1, 8192, 8192))
+    assert config["schedule"] == schedule
+    assert default_config(plan, get_target("a100"))["schedule"] == "portable"
+
+
+def test_few_queries_keep_to_portable_schedules():
     dense = plan_forward(Kind("kind", Heads(32, 8), HeadDim(128, 128), causal=True))
     window = plan_forward(Kind("kind", Heads(8, 8), HeadDim(64, 64), window=Window(64, 64)))
-    for plan, queries in ((dense, 1), (dense, 16), (window, 8192)):
+    for plan, queries in ((dense, 1), (dense, 16), (window, 16)):
         config = default_config(plan, H200, Problem("forward", plan.kind.digest(), 1, queries, 8192))
         assert config["schedule"] == "portable", (plan.kind, queries)
 

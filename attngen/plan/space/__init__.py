@@ -2,6 +2,7 @@
 
 portable       Triton for any GPU: one loop over keys, or all keys of a small window resident
 hopper         Gluon for sm_90: one warp loads, warpgroups compute
+hopper_window  Gluon for sm_90: all keys of a small window resident
 
 Each schedule has tunables of its own, and a config has those of its schedule and no others.
 """
@@ -13,10 +14,12 @@ from itertools import product
 
 from attngen.config import Config, Value
 from attngen.errors import NotGeneratedError
+from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.space import portable
 from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, why_no_kernel
 from attngen.plan.space.hopper import HOPPER
+from attngen.plan.space.hopper_window import HOPPER_WINDOW
 from attngen.plan.space.portable import PORTABLE, window_tiles
 from attngen.problem import Problem
 from attngen.target import Target
@@ -33,7 +36,7 @@ __all__ = [
     "window_tiles",
 ]
 
-FAMILIES: tuple[Family, ...] = (HOPPER, PORTABLE)  # in the order in which a default is looked for
+FAMILIES: tuple[Family, ...] = (HOPPER_WINDOW, HOPPER, PORTABLE)  # in the order in which a default is looked for
 
 
 def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
@@ -73,8 +76,8 @@ def feasible_anywhere(plan: ForwardPlan, target: Target, problem: Problem | None
 def enumerate_configs(plan: ForwardPlan, target: Target, problem: Problem) -> list[Config]:
     """The points that are worth trying: where a schedule is made for the target, few of the portable ones."""
     configs = list(feasible_anywhere(plan, target, problem))
-    if problem.seq_q > FEW_QUERIES and any(_family(config) is HOPPER for config in configs):
-        return [config for config in configs if _family(config) is HOPPER or portable.in_core(plan, config)]
+    if problem.seq_q > FEW_QUERIES and any(is_gluon(config) for config in configs):
+        return [config for config in configs if is_gluon(config) or portable.in_core(plan, config)]
     return configs
 
 

@@ -90,7 +90,7 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
 
 
 def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:
-    """What a default is taken from, best first. Several loops over keys are too much for three warpgroups' registers."""
+    """What a default is taken from, best first: several loops over keys are too much for three warpgroups."""
     if why_not(plan, target) or _in_small_window(plan):
         return []
     together = 8 if plan.unbalanced else 1
