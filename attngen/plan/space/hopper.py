@@ -50,10 +50,11 @@ def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
         Parameter("num_warps", (4,)),
         Parameter("num_stages", (2, 3)),
         Parameter("PACK_HEADS", tuple(n for n in packs if plan.kind.heads.group % n == 0)),
-        Parameter("HEADS_TOGETHER", (1, 8)),
+        Parameter("HEADS_TOGETHER", (8,) if plan.unbalanced else (1, 8)),
         Parameter("PING_PONG", (False, True)),
         Parameter("LAZY_RESCALE", (True, False) if narrow else (True,)),
         Parameter("PERSISTENT", (True, False)),
+        Parameter("POLYNOMIALS", (0, 8, 4) if narrow else (0,)),
     )
 
 
@@ -77,10 +78,10 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
     fits = shared_bytes(plan, more, target) <= target.shared_per_block
     if plan.span is None and fits and int(config["BLOCK_N"] or 0) < _most_keys(plan):
         return "as many keys as fit are best, except at the edges of a window"
-    if _in_small_window(plan) and (shape.ping_pong or stages > 2 or rows > 2 * ROWS or not shape.lazy):
+    if _in_small_window(plan) and (shape.ping_pong or stages > 2 or rows > 2 * ROWS or shape.polynomials):
         return "a window of a few tiles is over before these matter"
-    if stages not in (2, 3):
-        return "two or three tiles of keys are in flight"
+    if stages not in ((2, 3) if int(config["BLOCK_N"] or 0) < _most_keys(plan) else (2,)):
+        return "two tiles of keys are in flight, or three smaller ones"
     if needed := _packing(plan, shape.pack, rows, problem):
         return needed
     shared = shared_bytes(plan, config, target)
@@ -125,6 +126,7 @@ def _preference(block_m: int, block_n: int, **values: Value) -> Config:
             "PING_PONG": False,
             "LAZY_RESCALE": True,
             "PERSISTENT": True,
+            "POLYNOMIALS": 0,
             **values,
         }
     )
