@@ -9,6 +9,7 @@ from attngen.config import Config
 from attngen.plan import ForwardPlan, plan_forward
 from attngen.plan.boxes import is_gluon
 from attngen.plan.space import default_config
+from attngen.plan.space.common import why_no_kernel
 from attngen.problem import Problem
 from attngen.source import CompileError, compile_source, render
 from attngen.spec import load_spec
@@ -29,6 +30,8 @@ def different_kernels() -> dict[str, tuple[ForwardPlan, Config, str]]:
         for kind in load_spec(path).kinds:
             plan = plan_forward(kind)
             for target in TARGETS:
+                if why_no_kernel(plan, get_target(target)):
+                    continue
                 problem = Problem("forward", kind.digest(), 1, SEQ, SEQ)
                 config = default_config(plan, get_target(target), problem, able=lambda config: not is_gluon(config))
                 code = render(plan, config).text.split('"""', 2)[2]
