@@ -70,6 +70,7 @@ def command(
 def _print_kind(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> None:
     from attngen.plan import plan_forward
     from attngen.plan.space import why_not_hopper
+    from attngen.plan.space.common import why_no_kernel
     from attngen.report.arguments import OPTIONAL, needed
     from attngen.report.loops import loops_in_words
     from attngen.report.picture import framed, picture
@@ -98,7 +99,9 @@ def _print_kind(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> None:
     say("\nkeys that a tile of queries, first to last, goes over:")
     for sentence in loops_in_words(plan):
         say(f"  {sentence}")
-    if why := why_not_hopper(plan, target):
+    if why := why_no_kernel(plan, target):
+        say(f"no kernel: {why}", "yellow")
+    elif why := why_not_hopper(plan, target):
         say(f"hopper: {why}, so the portable schedule runs", "dim")
     say(f"\narguments beside q, k, v ({layers.heads(kind)} heads, head_dim {layers.head_dim(kind)}, {kind.dtype}):")
     for name, shape, meaning in needed(kind):

@@ -280,9 +280,9 @@ def _form(argument: Argument) -> str:
         case "heads" | "batch":
             return f"({argument.shape},) "
         case "scale":
-            return "(1,) or (heads,) "
+            return "(1,) or (heads,), "
         case "kv scale":
-            return "(1,) or (KV heads,) "
+            return "(1,) or (KV heads,), "
         case "tensor":
             return f"{argument.rank} dimensions, "
     return ""

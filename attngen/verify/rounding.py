@@ -5,12 +5,14 @@ GPUs round to the nearest, as PyTorch does.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 
 
+@cache
 def repair_interpreter() -> None:
     """Have this process's interpreter round float32 to FP8 and bfloat16 as PyTorch does."""
     import triton.language as tl

@@ -12,6 +12,9 @@ from attngen.config import Config
 from attngen.inputs import make_inputs
 from attngen.spec.expression import Expression
 from attngen.spec.model import HeadDim, Heads, Kind
+from attngen.tuner.checks import TOLERANCE
+from attngen.verify.judge import l2_error
+from attngen.verify.rounding import repair_interpreter
 
 NAN = float("nan")
 
@@ -29,13 +32,15 @@ class Case:
     offsets: tuple[int, ...] | None = None
     strided: bool = False  # (batch, sequence, heads, dim) views, cut out of wider tensors
     seed: int = 0
+    equal_values: bool = False  # all of v the same, so that errors of weights add up
+    scales: tuple[tuple[str, bool], ...] = ()  # (name, whether there is one a head) where not as make_inputs does
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How far a kernel's results are from the reference's, and how far rounding may take them."""
 
-    out_error: float  # largest absolute error
+    out_error: float  # largest absolute error; of FP8, relative L2
     out_bound: float
     lse_error: float
     lse_bound: float
@@ -78,6 +83,11 @@ def inputs_of(case: Case) -> dict[str, Any]:
         if name.startswith("doc"):
             shape = (case.batch, 64) if value.dim() == 2 else (64,)
             inputs[name] = torch.randint(0, 3, shape, generator=generator, dtype=torch.int32)
+    if case.equal_values:
+        inputs["v"].fill_(1.0)
+    for name, per_head in case.scales:
+        heads, scale = inputs[name[0]].shape[1], inputs[name].reshape(-1)[:1]
+        inputs[name] = scale * (1 + torch.arange(heads)) if per_head else scale
     if case.offsets is not None:
         inputs["offsets"] = torch.tensor(case.offsets, dtype=torch.int32)
     if case.key_range is not None:
@@ -110,13 +120,13 @@ def run(case: Case) -> Outcome:
     out, lse = Launcher(plan_forward(case.kind), case.config)(**inputs)
     exact_out, exact_lse = reference.attention(case.kind, **inputs)
     assert out.shape == exact_out.shape
-    assert out.dtype == inputs["q"].dtype
+    assert out.dtype == getattr(torch, case.kind.out_dtype)
     assert (lse.shape, lse.dtype) == (exact_lse.shape, torch.float32)
     unseen = exact_lse == -math.inf
     right = torch.equal(lse == -math.inf, unseen) and not out[unseen].any()
     out_bound, lse_bound = bounds(case, inputs["v"], exact_lse.masked_fill(unseen, 0.0))
     return Outcome(
-        out_error=_largest(out - exact_out),
+        out_error=l2_error(out, exact_out) if case.kind.quantised else _largest(out - exact_out),
         out_bound=out_bound,
         lse_error=_largest((lse - exact_lse).masked_fill(unseen, 0.0)),
         lse_bound=lse_bound,
@@ -130,11 +140,13 @@ def bounds(case: Case, v: torch.Tensor, lse: torch.Tensor) -> tuple[float, float
 
     Scores: a sum of ``qk`` products in float32 and a few operations after it, of numbers that exceed the lse little;
     an error of a score is a relative error of its probability. Probabilities and out are rounded to the dtype once
-    each, half a unit in the last place.
+    each, half a unit in the last place. Of FP8, what the tuner allows.
     """
-    half_ulp = {"float16": 2.0**-11, "float32": 2.0**-24}[case.kind.dtype]
     terms = case.kind.head_dim.qk + max(case.seq_k, 1) + 16
     scores = 2.0**-24 * terms * (_largest(lse) + 8.0)
+    if case.kind.quantised:
+        return TOLERANCE[case.kind.dtype], scores
+    half_ulp = {"float16": 2.0**-11, "float32": 2.0**-24}[case.kind.dtype]
     largest = _largest(torch.nan_to_num(v.double(), nan=0.0))
     return largest * 2.0 * (half_ulp + scores), scores
 
@@ -149,4 +161,5 @@ def interpreting(case: Case) -> Outcome:
 
     assert triton.knobs.runtime.interpret, "Triton was imported before the interpreter was chosen"
     torch.set_num_threads(1)
+    repair_interpreter()
     return run(case)
