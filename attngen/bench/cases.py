@@ -110,12 +110,25 @@ WINDOW = Suite(
         ),
     ),
 )
-SUITES: dict[str, tuple[Suite, ...]] = {"dense": (DENSE,), "wide": (WIDE,), "window": (WINDOW,)}
+FP8 = Suite(
+    "fp8-forward",
+    "FP8 forward, beside bfloat16, TFLOP/s",
+    "tflops",
+    (
+        (
+            "D128 causal",
+            "{name: fp8-d128, heads: 16, head_dim: 128, causal: true, "
+            "kinds: {fp8: {dtype: float8_e4m3}, bf16: {}}, pattern: [fp8, bf16]}",
+            ((1, 16384),),
+        ),
+    ),
+)
+SUITES: dict[str, tuple[Suite, ...]] = {"dense": (DENSE,), "wide": (WIDE,), "window": (WINDOW,), "fp8": (FP8,)}
 SUITES["all"] = tuple(suite for suites in SUITES.values() for suite in suites)
 
 
 def suite_cases(name: str, seqs: tuple[int, ...] = (), batch: int | None = None) -> list[BenchCase]:
-    """The cases of ``dense``, ``wide``, ``window`` or ``all``; ``seqs`` and ``batch`` instead of their own sizes."""
+    """The cases of a suite, or of ``all``; ``seqs`` and ``batch`` instead of their own sizes."""
     cases = [case for suite in SUITES[name] for case in suite.cases]
     if not seqs and batch is None:
         return cases

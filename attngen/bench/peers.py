@@ -76,18 +76,28 @@ def _importable(module: str) -> bool:
 def _fa3(kind: Kind, inputs: dict[str, Any]) -> Call:
     from flash_attn_interface import flash_attn_func
 
-    refuse(kind, allowed={"causal", "window", "softcap", "sink"}, name="FA3")
+    refuse(kind, allowed={"causal", "window", "softcap", "sink", "FP8"}, name="FA3")
     q, k, v = _heads_last(inputs)
     left, right = (None, None) if kind.window is None else (kind.window.left, kind.window.right)
     size = (-1 if left is None else left, 0 if kind.causal else -1 if right is None else right)
     options: dict[str, Any] = {"softmax_scale": kind.scale, "causal": kind.causal, "window_size": size}
     if kind.softcap is not None:
         options["softcap"] = kind.softcap
+    if kind.quantised:
+        options |= _descales(inputs, k.shape[2])
 
     def call() -> Any:
         return flash_attn_func(q, k, v, **options)
 
     return call
+
+
+def _descales(inputs: dict[str, Any], kv_heads: int) -> dict[str, torch.Tensor]:
+    """The scales as FA3 takes them: one for each KV head of each sequence, those of q too."""
+    batch = inputs["q"].shape[0]
+    if inputs["q_scale"].numel() not in (1, kv_heads):
+        raise Unsupported("FA3 has one scale for the queries of a KV head")
+    return {f"{name}_descale": inputs[f"{name}_scale"].reshape(1, -1).expand(batch, kv_heads) for name in "qkv"}
 
 
 def _fa4(kind: Kind, inputs: dict[str, Any]) -> Call:
@@ -124,6 +134,8 @@ def refuse(kind: Kind, allowed: set[str], name: str) -> None:
     more = [name for name in said if name not in allowed | {"dtype", "scale"}]
     if more:
         raise Unsupported(f"{name} has no {', '.join(more)}")
+    if kind.quantised and "FP8" not in allowed:
+        raise Unsupported(f"{name} has no FP8")
 
 
 PEERS = {

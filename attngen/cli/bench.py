@@ -39,7 +39,9 @@ STDOUT = "-"
 @click.command("bench")
 @click.argument("path", metavar="[SPEC]", required=False)
 @click.option(
-    "--suite", type=click.Choice(["dense", "wide", "window", "all"]), help="Cases that peers publish, not a spec's."
+    "--suite",
+    type=click.Choice(["dense", "wide", "window", "fp8", "all"]),
+    help="Cases that peers publish, not a spec's.",
 )
 @click.option(
     "--cases", "parts", metavar="TEXT", multiple=True, help="Only cases with TEXT in their name; may be given again."
@@ -85,7 +87,7 @@ def command(
     Exit status 1 if one of ours could not run or gave a wrong answer.
     """
     if (path is None) == (suite is None):
-        raise UsageError("give either a SPEC or --suite dense, wide, window or all")
+        raise UsageError("give either a SPEC or --suite dense, wide, window, fp8 or all")
     spec = None if path is None else load_spec(path)
     from attngen.bench import peers as peers_module
     from attngen.bench.cases import matching

@@ -1,5 +1,7 @@
 """The suites are the published cases, and use the tunings of the examples."""
 
+from dataclasses import replace
+
 import pytest
 
 from attngen.bench.cases import matching, spec_cases, suite_cases
@@ -40,7 +42,7 @@ def test_other_sizes():
     cases = suite_cases("dense", seqs=(4096,))
     assert len(cases) == 4 and {(c.batch, c.seq) for c in cases} == {(4, 4096)}
     assert {c.batch for c in suite_cases("window", batch=1)} == {1}
-    assert len(suite_cases("all", seqs=(4096,))) == 4 + 2 + 4
+    assert len(suite_cases("all", seqs=(4096,))) == 4 + 2 + 4 + 2
 
 
 def test_wide_heads():
@@ -53,10 +55,19 @@ def test_wide_heads():
     assert all(c.kind.causal and plan_forward(c.kind) for c in cases)
 
 
-def test_all_is_every_suite():
-    assert [c.suite for c in suite_cases("all")] == 12 * ["dense-forward"] + 2 * ["wide-forward"] + 4 * [
-        "window-forward"
+def test_fp8_stands_beside_bfloat16_of_the_same_shape():
+    eight, sixteen = suite_cases("fp8")
+    assert [(c.name, c.batch, c.seq, c.kind.dtype) for c in (eight, sixteen)] == [
+        ("D128 causal fp8 S16384", 1, 16384, "float8_e4m3"),
+        ("D128 causal bf16 S16384", 1, 16384, "bfloat16"),
     ]
+    assert sixteen.kind.digest() in {c.kind.digest() for c in suite_cases("dense")}  # and so are its tunings
+    assert replace(eight.kind, dtype="bfloat16").digest() == sixteen.kind.digest()
+
+
+def test_all_is_every_suite():
+    counts = {"dense-forward": 12, "wide-forward": 2, "window-forward": 4, "fp8-forward": 2}
+    assert [c.suite for c in suite_cases("all")] == [suite for suite, count in counts.items() for _ in range(count)]
     names = [(c.suite, c.name) for c in suite_cases("all")]
     assert len(set(names)) == len(names)
 

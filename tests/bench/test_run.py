@@ -3,6 +3,7 @@
 import importlib.metadata
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from attngen.bench.peers import PEERS, Peer, Unsupported, chosen
 from attngen.bench.run import Bench, measure
 from attngen.database import open_database
 from attngen.errors import UsageError
+from attngen.inputs import make_inputs
 from attngen.spec import parse_spec
 from attngen.target import get_target
 from attngen.tuner.bench import Timing
@@ -117,6 +119,23 @@ def test_peers_say_what_they_lack():
     peers.refuse(sink, {"causal", "sink"}, "x")
     assert PEERS["fa3"].left_out(sink) == "without the sink" and PEERS["fa4"].left_out(sink) == ""
     assert PEERS["fa3"].left_out(kind) == ""
+
+
+def test_fp8_is_for_those_who_take_it(monkeypatch):
+    kind = parse_spec("{heads: {query: 4, kv: 2}, head_dim: 32, causal: true, dtype: float8_e4m3}").kinds[0]
+    for name in ("sdpa", "cudnn", "flex"):
+        with pytest.raises(Unsupported, match="has no FP8"):
+            PEERS[name].make(kind, {})
+    called = {}
+    module = SimpleNamespace(flash_attn_func=lambda q, k, v, **options: called.update(options))
+    monkeypatch.setitem(sys.modules, "flash_attn_interface", module)
+    inputs = make_inputs(kind, 3, 9, 9, device="cpu")
+    with pytest.raises(Unsupported, match="FA3 has one scale for the queries of a KV head"):
+        PEERS["fa3"].make(kind, inputs)
+    PEERS["fa3"].make(kind, {**inputs, "q_scale": torch.tensor([0.25])})()
+    assert torch.equal(called["q_descale"], torch.full((3, 2), 0.25))
+    assert torch.equal(called["v_descale"], inputs["v_scale"].expand(3, 2))
+    assert torch.equal(called["k_descale"], inputs["k_scale"].expand(3, 2))
 
 
 def test_choosing_peers():

@@ -13,8 +13,9 @@ import torch
 from attngen import reference
 from attngen.inputs import make_inputs
 from attngen.package import write_package
-from attngen.spec import dump_spec
+from attngen.spec import dump_spec, parse_spec
 from attngen.target import detect
+from attngen.tuner.checks import TOLERANCE
 from tests.package.specs import H100, every_argument, small, tuned
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,19 @@ def test_every_argument_and_several_kernels_in_the_interpreter(tmp_path):
     spec = every_argument()
     write_package(spec, tmp_path / "made", target=H100, db=tuned(spec, tmp_path / "tuned.sqlite"))
     check(interpret(tmp_path / "made", spec, tmp_path), "float16")
+
+
+def test_fp8_in_the_interpreter(tmp_path):
+    """One op in FP8 and one that is not, in one package."""
+    text = "{name: mixed, heads: {query: 4, kv: 2}, head_dim: 32, kinds: {eight: {dtype: float8_e4m3, causal: true}, "
+    spec = parse_spec(text + "half: {dtype: float16}}, pattern: [eight, half]}")
+    write_package(spec, tmp_path / "made", target=H100, db=str(tmp_path / "none.sqlite"))
+    report = interpret(tmp_path / "made", spec, tmp_path)
+    check({name: error for name, error in report.items() if name.startswith("half")}, "float16")
+    for case, error in report.items():
+        if case.startswith("eight"):
+            assert 2.0**-8 < error["out"] <= TOLERANCE["float8_e4m3"], (case, error)
+            assert error["lse"] <= 2.0**-24 * 64 * max(error["largest"], 1), (case, error)
 
 
 def test_the_comparison_can_fail(tmp_path):

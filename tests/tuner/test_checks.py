@@ -14,6 +14,7 @@ from attngen.spec import parse_spec
 from attngen.target import TARGETS
 from attngen.tuner.checks import Checks
 from attngen.tuner.kernel import KernelBench
+from attngen.verify.baseline import same_dtype
 
 SPEC = """
 name: example
@@ -44,12 +45,12 @@ def computed(kind):
 
     def kernel(**inputs):
         out, lse = reference.attention(kind, **inputs, dtype=torch.float32)
-        return out.to(inputs["q"].dtype), lse
+        return out.to(getattr(torch, kind.out_dtype)), lse
 
     return kernel
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float8_e4m3"])
 def test_a_right_kernel_passes(dtype):
     kind, _ = kinds(dtype)
     assert Checks(kind, problem(kind), device="cpu").find_fault(computed(kind)) is None
@@ -76,6 +77,28 @@ def test_faults_are_seen():
         return (out if out.shape[2] != large else out.roll(1, dims=2)), lse
 
     assert faulty(broken_at_the_problem).startswith("the problem's sizes: relative L2 error")
+
+
+def test_faults_are_seen_in_fp8():
+    """Weights rounded to e4m3 are right; a scale of another head, or weights of fewer bits, are not."""
+    kind, other = kinds("float8_e4m3")
+    checks = Checks(kind, problem(kind), device="cpu")
+
+    def rounded(**inputs):
+        return same_dtype(kind, inputs), reference.attention(kind, **inputs)[1]
+
+    def rolled(**inputs):
+        return rounded(**{**inputs, "q_scale": inputs["q_scale"].roll(1)})
+
+    def coarse(**inputs):
+        out, lse = rounded(**inputs)
+        return out * (1 + 0.08 * torch.sign(torch.randn(out.shape, generator=torch.Generator().manual_seed(0)))), lse
+
+    assert checks.find_fault(rounded) is None
+    assert checks.find_fault(computed(other)).startswith("small sizes: relative L2 error")
+    assert checks.find_fault(rolled).startswith("small sizes: ")
+    assert checks.find_fault(coarse).startswith("small sizes: relative L2 error")
+    assert "lse is off" in checks.find_fault(lambda **inputs: (rounded(**inputs)[0], rounded(**inputs)[1] + 0.02))
 
 
 def test_a_kernel_travels_and_compiles_without_a_gpu():

@@ -19,15 +19,15 @@ FIELDS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float8_e4m3"])
 @pytest.mark.parametrize("fields", FIELDS)
 def test_it_computes_the_same_with_the_dtypes_error(fields, dtype):
     kind = parse_spec("{heads: {query: 4, kv: 2}, head_dim: 32, dtype: " + dtype + ", " + fields + "}").kinds[0]
     inputs = Case(2, 61, 40, padded=True).inputs(kind, "cpu")
     out, lse = reference.attention(kind, **inputs)
     found = same_dtype(kind, inputs)
-    unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}[dtype]
-    assert found.dtype == getattr(torch, dtype)
+    unit = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float8_e4m3": 2.0**-6}[dtype]
+    assert found.dtype == getattr(torch, kind.out_dtype)
     assert unit / 8 < l2_error(found, out) < 8 * unit
     assert bool((found[torch.isneginf(lse)] == 0).all())
 

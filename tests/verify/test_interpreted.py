@@ -16,12 +16,20 @@ from attngen.verify.interpreted import InterpreterError, verify_interpreted
 ROOT = Path(__file__).parents[2]
 SPEC = "{name: tiny, heads: {query: 2, kv: 1}, head_dim: 16, causal: true, window: {total: 9}, dtype: bfloat16}"
 
+FLOAT8 = "{name: tiny, heads: {query: 4, kv: 2}, head_dim: 32, causal: true, sink: learned, dtype: float8_e4m3}"
+
 
 def test_generated_kernels_are_right():
     found = list(verify_interpreted(parse_spec(SPEC), ["attention"], get_target("h100"), seqs=(70,)))
     assert {finding.status for finding in found} == {"ok"}
     assert any("pointer" in finding.config for finding in found)
     assert any("descriptor" in finding.config for finding in found)
+
+
+def test_fp8_is_verified_in_fp8():
+    found = list(verify_interpreted(parse_spec(FLOAT8), ["attention"], get_target("h100"), seqs=(70,)))
+    assert {finding.status for finding in found} == {"ok"}
+    assert all(2.0**-6 < finding.error for finding in found)  # float16's share of FP8's bound would be far less
 
 
 def test_a_bound_that_is_broken_on_purpose_is_caught(tmp_path):
