@@ -131,8 +131,9 @@ class KindOp:
         keywords: what the spec leaves to run time (``plan.arguments``), and always ``offsets`` (batch,) int32, the
         position of the first query (default seq_k - seq_q), and ``key_range`` (batch, 2) int32, first and end of the
         valid keys.
-        Returns out (batch, heads, seq_q, v dim), and with ``return_lse`` also lse (batch, heads, seq_q), float32,
-        natural log, without the sink; a row that sees no key gives 0 and -inf. CPU tensors take the float64 reference.
+        Returns out (batch, heads, seq_q, v dim), of FP8 in bfloat16, and with ``return_lse`` also lse (batch, heads,
+        seq_q), float32, natural log, without the sink; a row that sees no key gives 0 and -inf. CPU tensors take the
+        float64 reference.
         Raises CallError (a ValueError) for what does not fit the spec.
         """
         extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()

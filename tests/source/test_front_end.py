@@ -54,6 +54,15 @@ def test_each_field(field):
         intermediate(kind, config_of(schedule="window", loads="descriptor"))
 
 
+@pytest.mark.parametrize("stride", ["i32", "constexpr"])
+@pytest.mark.parametrize("fields", [{}, {"softcap": 5.0, "sink": True, "window": Window(9, 9)}], ids=str)
+def test_fp8_with_one_scale_or_one_a_head(fields, stride):
+    kind = kind_of(heads=(4, 2), head_dim=(32, 80), dtype="float8_e4m3", **fields)
+    scales = {f"{name}_scale_stride": stride for name in "qkv"}
+    for values in ({}, {"loads": "descriptor", "PACK_HEADS": 2}, {"schedule": "window"} if fields else {}):
+        assert "f8E4M3FN" in intermediate(kind, config_of(BLOCK_N=32, **values), scales)
+
+
 @pytest.mark.parametrize("element", ["*i1", "*i8", "*u8", "*i32", "*i64", "*bf16", "*fp64"])
 def test_tensors_of_any_dtype(element):
     kind = kind_of(mask="doc[b, i] == doc[b, j] and keep[j] > 0", score="s + bias[h, i - j]")

@@ -55,7 +55,7 @@ def kinds(draw: st.DrawFn, name: str) -> Kind:
         name=name,
         heads=Heads(kv * group, 1 if latent else kv),
         head_dim=head_dim,
-        dtype=draw(st.sampled_from(["bfloat16", "float16", "float32"])),
+        dtype=draw(st.sampled_from(["bfloat16", "float16", "float32", "float8_e4m3"])),
         scale=draw(st.one_of(st.just(default_scale(head_dim.qk)), positive)),
         causal=causal,
         window=causal_window(window) if causal else window,
