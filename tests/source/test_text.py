@@ -15,6 +15,8 @@ from attngen.source import render, template_digest
 from attngen.spec.model import HeadDim, Heads, Kind, Window
 from attngen.target import get_target
 from tests.op.cases import config_of, kind_of
+from tests.op.test_float8 import FIELDS as FLOAT8
+from tests.op.test_float8 import float8
 from tests.op.test_interpreter import FIELDS, windowed
 from tests.source.test_cross_compile import KERNELS
 from tests.source.test_hopper import KERNELS as HOPPER
@@ -92,6 +94,11 @@ def folder(tmp_path_factory):
         wide = Kind(**{**vars(kind), "heads": Heads(4, 2), "head_dim": HeadDim(64, 64)})
         sources[f"{field} hopper"] = _hopper(wide, PERSISTENT=False)
         sources[f"{field} hopper packed"] = _hopper(wide, BLOCK_M=128, PACK_HEADS=2, PING_PONG=True)
+    for field, values in FLOAT8.items():
+        kind = float8(head_dim=(80, 48), **values)
+        sources[f"{field} fp8"] = _planned(kind, config_of(loads="descriptor", PACK_HEADS=2))
+        if windowed(kind):
+            sources[f"{field} fp8 window"] = _planned(kind, config_of(schedule="window"))
     for name, (plan, config) in sources.items():
         if name.startswith(LONG):
             continue
