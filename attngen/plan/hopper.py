@@ -27,7 +27,6 @@ class HopperShape:
     heads_together: int
     ping_pong: bool
     lazy: bool
-    polynomials: int  # one exponential of so many is computed on the FMA units; 0 for none
     persistent: bool
     separate_out: bool  # results have a place of their own in shared memory
 
@@ -43,7 +42,6 @@ class HopperShape:
             heads_together=int(config.get("HEADS_TOGETHER") or 1),
             ping_pong=bool(config.get("PING_PONG")),
             lazy=bool(config.get("LAZY_RESCALE")),
-            polynomials=int(config.get("POLYNOMIALS") or 0),
             persistent=bool(config.get("PERSISTENT")),
             separate_out=not _out_fits_queries(plan)
             or (bool(config.get("PERSISTENT")) and _bytes(plan, consumers, block_n, stages, True) <= MOST_SHARED),

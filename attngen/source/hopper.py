@@ -78,7 +78,6 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "seamless": shape.seamless,
         "ping_pong": shape.ping_pong,
         "lazy": shape.lazy,
-        "polynomials": shape.polynomials,
         "pack_weights": shape.pack_weights,
         "constants": common["constants"] + _constants(shape),
         "row_bounds": bounds,
@@ -120,8 +119,6 @@ def _constants(shape: HopperShape) -> list[Assignment]:
         Assignment("PLACES", "4", "tiles of queries whose place is published ahead"),
         Assignment("HEADS_TOGETHER", str(shape.heads_together), "heads whose tiles share the L2 cache"),
     ]
-    if shape.polynomials:
-        out.append(Assignment("POLYNOMIALS", str(shape.polynomials), "one exponential of so many is a polynomial"))
     if shape.lazy:
         out.append(Assignment("LAZY", repr(LAZY)))
     out += [

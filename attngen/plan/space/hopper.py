@@ -54,7 +54,6 @@ def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
         Parameter("PING_PONG", (False, True)),
         Parameter("LAZY_RESCALE", (True, False) if narrow else (True,)),
         Parameter("PERSISTENT", (True, False)),
-        Parameter("POLYNOMIALS", (0, 8, 4) if narrow else (0,)),
     )
 
 
@@ -78,7 +77,7 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
     fits = shared_bytes(plan, more, target) <= target.shared_per_block
     if plan.span is None and fits and int(config["BLOCK_N"] or 0) < _most_keys(plan):
         return "as many keys as fit are best, except at the edges of a window"
-    if _in_small_window(plan) and (shape.ping_pong or stages > 2 or rows > 2 * ROWS or shape.polynomials):
+    if _in_small_window(plan) and (shape.ping_pong or stages > 2 or rows > 2 * ROWS or not shape.lazy):
         return "a window of a few tiles is over before these matter"
     if stages not in ((2, 3) if int(config["BLOCK_N"] or 0) < _most_keys(plan) else (2,)):
         return "two tiles of keys are in flight, or three smaller ones"
@@ -126,7 +125,6 @@ def _preference(block_m: int, block_n: int, **values: Value) -> Config:
             "PING_PONG": False,
             "LAZY_RESCALE": True,
             "PERSISTENT": True,
-            "POLYNOMIALS": 0,
             **values,
         }
     )
