@@ -1,7 +1,8 @@
-"""Where the files that travel with the package are: in a wheel, or beside it in a source checkout."""
+"""Where files are: those that travel with the package, in a wheel or a source checkout, and the user's cache."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -19,3 +20,11 @@ def resource_dir(name: Literal["templates", "tuning_db"]) -> Path:
         if place.is_dir():
             return place
     raise FileNotFoundError(f"attngen's {name}/ is missing; looked in {places[0]} and {places[1]}")
+
+
+def cache_dir() -> Path:
+    """Where what can be made again is kept: ATTNGEN_CACHE, or the user's cache folder."""
+    root = os.environ.get("ATTNGEN_CACHE") or os.path.join(
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "attngen"
+    )
+    return Path(root)

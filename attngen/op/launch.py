@@ -13,6 +13,7 @@ from attngen.config import Config
 from attngen.op.arguments import constant_arguments, empty_outputs, pointer_parameters, tile_count
 from attngen.op.checks import check_call, keywords_of, ordered_keywords
 from attngen.op.tickets import Tickets
+from attngen.op.triton_key import remember_triton_key
 from attngen.plan.forward import ForwardPlan
 from attngen.source import compile_options, load_source, render
 
@@ -153,6 +154,7 @@ class Prepared:
         if self.device.type != "cuda":
             self.function[(self.grid,)](*arguments, **self.options)
             return
+        remember_triton_key()
         with torch.cuda.device(self.device):
             if self.tickets is not None:
                 stream = torch._C._cuda_getCurrentRawStream(self.device.index)

@@ -10,15 +10,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from attngen.resources import cache_dir
 from attngen.source.render import Source
 
 
 def source_folder() -> Path:
-    """Where generated modules are kept: ATTNGEN_CACHE, or the user's cache folder."""
-    root = os.environ.get("ATTNGEN_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "attngen"
-    )
-    return Path(root, "generated")
+    """Where generated modules are kept."""
+    return cache_dir() / "generated"
 
 
 def load_source(source: Source) -> Any:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
 import jinja2
-from jinja2.meta import find_referenced_templates
 
 from attngen.config import Config
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
-from attngen.resources import resource_dir
+from attngen.resources import cache_dir, resource_dir
 from attngen.source.context import forward_context
 from attngen.source.layout import laid_out
 from attngen.source.text import assignment, call, decorator, fold, tidy
@@ -23,6 +24,9 @@ TEMPLATES = {
     "hopper": "forward_hopper.py.j2",
     "hopper_window": "forward_hopper_window.py.j2",
 }
+
+
+IMPORTED = re.compile(r'{%-? *(?:import|from|include|extends) +"([^"]+)"')
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,23 @@ def render(plan: ForwardPlan, config: Config) -> Source:
     )
 
 
+class _CompiledTemplates(jinja2.FileSystemBytecodeCache):
+    """Templates as Python compiled them, in the user's cache; what cannot be kept there is compiled again."""
+
+    def dump_bytecode(self, bucket: jinja2.bccache.Bucket) -> None:
+        with suppress(OSError):
+            super().dump_bytecode(bucket)
+
+
+def _compiled_templates() -> _CompiledTemplates | None:
+    folder = cache_dir() / "templates"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return _CompiledTemplates(str(folder))
+
+
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -64,6 +85,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        bytecode_cache=_compiled_templates(),
     )
     environment.globals["call"] = call
     environment.globals["assignment"] = assignment
@@ -90,5 +112,5 @@ def _digest(template: str) -> str:
         name = waiting.pop()
         if name not in texts:
             texts[name] = loader.get_source(_environment(), name)[0]
-            waiting += filter(None, find_referenced_templates(_environment().parse(texts[name])))
+            waiting += IMPORTED.findall(texts[name])
     return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()[:12]
