@@ -16,6 +16,7 @@ from attngen.plan.space.common import (
     rows_are_aligned,
     value_width,
 )
+from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import Problem
 from attngen.target import Target
 
@@ -23,6 +24,7 @@ MOST_PACKED = 8  # heads of one tile: of 64 rows a warpgroup, 8 queries are left
 THREE_WARPGROUPS = 64  # columns of queries and values that 160 registers a thread hold
 WIDE_VALUES = 128  # columns of values beside which 128 keys still fit
 SMALL_WINDOW = 256  # keys: a few tiles at most, so that filling the pipeline costs more than it gains
+L2_BYTES = 32 * 2**20  # of an H100's 50 MB, for keys and values of heads that run side by side
 SHORT = 4096  # queries: below, tiles of 192 rows are too few to even out
 
 
@@ -50,7 +52,7 @@ def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
         Parameter("num_warps", (4,)),
         Parameter("num_stages", (2, 3)),
         Parameter("PACK_HEADS", tuple(n for n in packs if plan.kind.heads.group % n == 0)),
-        Parameter("HEADS_TOGETHER", (8,) if plan.unbalanced else (1, 8)),
+        Parameter("HEADS_TOGETHER", tuple(sorted({1, 2, 4, 8, 16, 32, plan.kind.heads.group}))),
         Parameter("PING_PONG", (False, True)),
         Parameter("LAZY_RESCALE", (True, False) if narrow else (True,)),
         Parameter("PERSISTENT", (True, False)),
@@ -83,6 +85,8 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
         return "two tiles of keys are in flight, or three smaller ones"
     if needed := _packing(plan, shape.pack, rows, problem):
         return needed
+    if problem is not None and shape.heads_together not in _together(plan, problem):
+        return "fewer heads side by side share the L2 cache badly, and more do not fit into it"
     shared = shared_bytes(plan, config, target)
     if shared > target.shared_per_block:
         return f"{shared} bytes of shared memory; {target.name} has {target.shared_per_block}"
@@ -94,6 +98,8 @@ def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> l
     if why_not(plan, target) or _in_small_window(plan):
         return []
     together = 8 if plan.unbalanced else 1
+    if plan.unbalanced and problem is not None:
+        together = _heads_in_cache(plan, problem)
     best: list[Config] = []
     if _narrow(plan):
         if (problem is None or problem.seq_q > SHORT) and len(plan.loops) == 1:
@@ -136,6 +142,21 @@ def _narrow(plan: ForwardPlan) -> bool:
 
 def _in_small_window(plan: ForwardPlan) -> bool:
     return plan.span is not None and sum(plan.span) <= SMALL_WINDOW
+
+
+def _together(plan: ForwardPlan, problem: Problem) -> set[int]:
+    """Heads worth running side by side: so many that their longest tiles come first and their keys stay in the L2
+    cache; where tiles are of one length, one head, those that share keys, or as many as the cache holds."""
+    if plan.unbalanced:
+        return {8, _heads_in_cache(plan, problem)}
+    return {1, plan.kind.heads.group} if plan.span is not None else {1, 8, _heads_in_cache(plan, problem)}
+
+
+def _heads_in_cache(plan: ForwardPlan, problem: Problem) -> int:
+    """A power of two of query heads whose keys and values fit into a part of the L2 cache."""
+    columns = plan.kind.head_dim.qk + plan.kind.head_dim.v
+    fitting = L2_BYTES // (problem.seq_k * columns * ELEMENT_BYTES[plan.kind.dtype]) * plan.kind.heads.group
+    return 2 ** min(max(fitting, 1).bit_length() - 1, 5)
 
 
 def _most_keys(plan: ForwardPlan) -> int:
