@@ -6,7 +6,7 @@ SPEC ?= examples/modernbert-base.yaml
 # One BLAS thread a process: the interpreter's tiny products are slower with more.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test lint tests gpu-test bench tables clean
+.PHONY: run test lint tests gpu-test sanitize bench tables clean
 .DEFAULT_GOAL := run
 
 # Torch first, at the pinned version: where its build brings a Triton of its own, that one is kept.
@@ -35,6 +35,10 @@ tests: $(VENV)/ready
 
 gpu-test: $(VENV)/ready
 	$(BIN)/pytest -q -m gpu
+
+# Needs compute-sanitizer, of the CUDA toolkit.
+sanitize: $(VENV)/ready
+	compute-sanitizer --tool memcheck --error-exitcode 1 $(BIN)/pytest -q -m gpu tests/op/test_hopper_gpu.py -k "numerics or config"
 
 bench: $(VENV)/ready
 	$(BIN)/attngen bench --suite all --against all --host --json benchmarks/results/; status=$$?; $(MAKE) tables; exit $$status
