@@ -102,7 +102,7 @@ def constant_arguments(
 ) -> list[Any]:
     """The kernel's arguments with None for every pointer, and descriptors without their base."""
     values: dict[str, Any] = {"heads": q.shape[1], "seq_q": q.shape[2], "seq_k": k.shape[2]}
-    values["tile_count"] = tile_count(plan, config, q)
+    values |= {"tile_count": tile_count(plan, config, q), "heads_together": int(config.get("HEADS_TOGETHER") or 1)}
     out, _ = empty_outputs(q, plan.kind.head_dim.v, getattr(torch, plan.kind.out_dtype))
     tensors = {"q": q, "k": k, "v": v, "out": out}
     for name, tensor in tensors.items():

@@ -20,7 +20,7 @@ from attngen.spec.describe import describe_kind, describe_mask, describe_score
 from attngen.spec.model import Kind
 
 WIDTH = 116  # of a wrapped line in a docstring or comment
-COUNTERS = ("tile_count", "ticket_ptr")  # parameters that some kernels have, whatever loads their tensors
+COUNTERS = ("tile_count", "heads_together", "ticket_ptr")  # parameters of some kernels, however tensors come
 OPTION_COMMENTS = {
     "BLOCK_M": "rows of a tile",
     "BLOCK_N": "keys of a tile",
@@ -48,7 +48,7 @@ class TableRow:
     heads: int
     keys: int
     box: tuple[int, int] | None  # heads and queries that a warpgroup loads; None where Triton loads
-    numbered: bool
+    together: int
     persistent: bool
     options: tuple[Option, ...]
     comment: tuple[str, ...]
@@ -127,8 +127,8 @@ def _table_row(row: Row, variant: Variant, plan: ForwardPlan) -> TableRow:
         heads=heads,
         keys=int(config["BLOCK_N"] or 0),
         box=query_box(plan, config) if is_gluon(config) else None,
-        numbered=COUNTERS[0] in variant.source.parameters,
-        persistent=COUNTERS[1] in variant.source.parameters,
+        together=int(config.get("HEADS_TOGETHER") or 1) if "tile_count" in variant.source.parameters else 0,
+        persistent="ticket_ptr" in variant.source.parameters,
         options=tuple(_option(name, value) for name, value in options.items()),
         comment=tuple(textwrap.wrap(f"{where}: {row.provenance}.", WIDTH - 6)),
         label=config.label(),

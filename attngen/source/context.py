@@ -65,7 +65,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "helpers": _helpers(plan, nodes),
         "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
         "parameters": parameters(plan, config),
-        "unspecialised": unspecialised(plan, hopper),
+        "unspecialised": unspecialised(plan, persistent=config["schedule"] == "hopper"),
         "constexprs": () if window or hopper else ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,

@@ -39,7 +39,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     arguments = [p.name for p in common["parameters"] if _is_argument(p.name, plan)]
     tile_names = [name for name in common["tile_names"]]
     symbols = common["symbols"]
-    locate = ["heads", "seq_q", "seq_k", "tile_count", "offsets_ptr", "key_range_ptr"]
+    locate = ["heads", "seq_q", "seq_k", "tile_count", "heads_together", "offsets_ptr", "key_range_ptr"]
     locate += ["prefix_ptr"] if "prefix" in symbols else []
     located = ["batch", "head", "tile"]
     located += ["offset"] if "i" in symbols else []
@@ -117,7 +117,6 @@ def _constants(shape: HopperShape) -> list[Assignment]:
         Assignment("BLOCK_N", str(shape.block_n), "keys of a tile"),
         Assignment("STAGES", str(stages), "tiles of keys and of values in shared memory"),
         Assignment("PLACES", "4", "tiles of queries whose place is published ahead"),
-        Assignment("HEADS_TOGETHER", str(shape.heads_together), "heads whose tiles share the L2 cache"),
     ]
     if shape.lazy:
         out.append(Assignment("LAZY", repr(LAZY)))

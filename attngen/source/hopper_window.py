@@ -48,8 +48,6 @@ def hopper_window_context(plan: ForwardPlan, config: Config, common: dict[str, A
         "scored": bool(needed),
         "needs_j": bool(re.search(r"\bj\b", needed)),
         "constants": common["constants"] + _constants(plan, config, shape, exact),
-        "parameters": tuple(p for p in common["parameters"] if p.name != "tile_count"),
-        "unspecialised": [name for name in common["unspecialised"] if name != "tile_count"],
         "row_bounds": bounds,
         "score_lines": score_lines,
         "visible_lines": visible_lines,

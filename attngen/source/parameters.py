@@ -58,7 +58,9 @@ def _hopper_parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ..
     out += _other_parameters(plan)
     if config.get("PERSISTENT"):
         out.append(Parameter("ticket_ptr", "[1], int32, 0 before and after a launch"))
-    out += [Parameter("tile_count", "tiles of queries in all")]
+    if config["schedule"] == "hopper":
+        out.append(Parameter("tile_count", "tiles of queries in all"))
+        out.append(Parameter("heads_together", "heads whose tiles run side by side and share the L2 cache"))
     return (*out, Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k"))
 
 
@@ -85,9 +87,9 @@ def _other_parameters(plan: ForwardPlan) -> list[Parameter]:
     return out
 
 
-def unspecialised(plan: ForwardPlan, hopper: bool) -> list[str]:
+def unspecialised(plan: ForwardPlan, persistent: bool) -> list[str]:
     """Parameters that vary from call to call: a new value must not ask for a compilation."""
-    names = ["tile_count"] if hopper else []
+    names = ["tile_count", "heads_together"] if persistent else []
     names += ["heads", "seq_q", "seq_k"]
     for argument in plan.arguments:
         if argument.shape == "tensor":
