@@ -147,9 +147,10 @@ def _in_small_window(plan: ForwardPlan) -> bool:
 def _together(plan: ForwardPlan, problem: Problem) -> set[int]:
     """Heads worth running side by side: so many that their longest tiles come first and their keys stay in the L2
     cache; where tiles are of one length, one head, those that share keys, or as many as the cache holds."""
+    fitting = _heads_in_cache(plan, problem)
     if plan.unbalanced:
-        return {8, _heads_in_cache(plan, problem)}
-    return {1, plan.kind.heads.group} if plan.span is not None else {1, 8, _heads_in_cache(plan, problem)}
+        return {8, fitting, max(fitting // 2, 1)}
+    return {1, plan.kind.heads.group} if plan.span is not None else {1, 8, fitting}
 
 
 def _heads_in_cache(plan: ForwardPlan, problem: Problem) -> int:
