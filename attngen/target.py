@@ -68,6 +68,12 @@ class Target:
             raise UsageError(f"{self.name} has no matrix products in {dtype}")
         return rate
 
+    def why_too_large(self, shared: int) -> str | None:
+        """Why no program has so many bytes of shared memory here; None where it can."""
+        if shared <= self.shared_per_block:
+            return None
+        return f"{shared} bytes of shared memory; {self.name} has {self.shared_per_block}"
+
     def distance(self, other: Target) -> float:
         """How unlike two GPUs are to a tuner; infinite across makers, whose warps differ."""
         if self.backend != other.backend:

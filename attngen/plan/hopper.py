@@ -54,7 +54,7 @@ class HopperShape:
 
     @property
     def pack_weights(self) -> bool:
-        """Whether weights are kept as pairs in one register, three warpgroups have no more."""
+        """Whether weights are kept as pairs in one register: three warpgroups have few."""
         return self.consumers == 3
 
     @property

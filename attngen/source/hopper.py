@@ -25,19 +25,32 @@ def relative(line: str) -> str:
     return re.sub(r"j\[None, :\] (>=|<) (\w+)(?=[)\s]|$)", r"column[None, :] \1 \2 - key", line)
 
 
-def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) -> dict[str, Any]:
-    """``common``, the context of every forward template, and what the Hopper template needs besides."""
-    shape = HopperShape.of(plan, config)
+def tensor_names(plan: ForwardPlan) -> dict[str, list[str]]:
+    """What a Gluon kernel calls its descriptors, its tiles in shared memory and its accumulators, one a chunk."""
     qk, v = [c.index for c in plan.qk_chunks], [c.index for c in plan.v_chunks]
     names = {f"{tensor}_descs": [f"{tensor}_desc_{n}" for n in qk] for tensor in "qk"}
     names |= {f"{tensor}_descs": [f"{tensor}_desc_{n}" for n in v] for tensor in ("v", "out")}
     names |= {"q_buffers": [f"q_tiles_{n}" for n in qk], "k_buffers": [f"k_tiles_{n}" for n in qk]}
     names |= {"v_buffers": [f"v_tiles_{n}" for n in v], "out_buffers": [f"out_tiles_{n}" for n in v]}
     names |= {"q_tiles": [f"q_{n}" for n in qk], "accumulators": [f"acc_{n}" for n in v]}
+    return names
+
+
+def arguments_of_callers(plan: ForwardPlan, common: dict[str, Any]) -> list[str]:
+    """Parameters that carry something of the caller's besides q, k, v."""
+    names = [re.escape(argument.name) for argument in plan.arguments]
+    patterns = [re.compile(rf"{name}_(ptr|value|size_\d+|stride_\d+)") for name in names]
+    return [p.name for p in common["parameters"] if any(pattern.fullmatch(p.name) for pattern in patterns)]
+
+
+def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) -> dict[str, Any]:
+    """``common``, the context of every forward template, and what the Hopper template needs besides."""
+    shape = HopperShape.of(plan, config)
+    names = tensor_names(plan)
 
     bounds = [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
-    arguments = [p.name for p in common["parameters"] if _is_argument(p.name, plan)]
-    tile_names = [name for name in common["tile_names"]]
+    arguments = arguments_of_callers(plan, common)
+    tile_names = common["tile_names"]
     symbols = common["symbols"]
     locate = ["heads", "seq_q", "seq_k", "tile_count", "heads_together", "offsets_ptr", "key_range_ptr"]
     locate += ["prefix_ptr"] if "prefix" in symbols else []
@@ -95,11 +108,6 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "tile_call": signature,
         "step_arguments": lambda key, masked: [*state, *constant, key, "WG", str(masked)],
     }
-
-
-def _is_argument(name: str, plan: ForwardPlan) -> bool:
-    """Whether a parameter carries something of the caller's besides q, k, v."""
-    return any(re.fullmatch(rf"{re.escape(a.name)}_(ptr|value|size_\d+|stride_\d+)", name) for a in plan.arguments)
 
 
 def _in_gluon(loop: Any) -> dict[str, Any]:

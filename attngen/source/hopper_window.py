@@ -10,18 +10,13 @@ from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper import ROWS
 from attngen.plan.hopper_window import MOST_REGISTERS, HopperWindowShape, static_edges
 from attngen.source.elementwise import Assignment
-from attngen.source.hopper import gluon
+from attngen.source.hopper import arguments_of_callers, gluon, tensor_names
 
 
 def hopper_window_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) -> dict[str, Any]:
     """``common``, the context of every forward template, and what the Hopper window template needs besides."""
     shape = HopperWindowShape.of(plan, config)
-    qk, v = [c.index for c in plan.qk_chunks], [c.index for c in plan.v_chunks]
-    names = {f"{tensor}_descs": [f"{tensor}_desc_{n}" for n in qk] for tensor in "qk"}
-    names |= {f"{tensor}_descs": [f"{tensor}_desc_{n}" for n in v] for tensor in ("v", "out")}
-    names |= {"q_buffers": [f"q_tiles_{n}" for n in qk], "k_buffers": [f"k_tiles_{n}" for n in qk]}
-    names |= {"v_buffers": [f"v_tiles_{n}" for n in v], "out_buffers": [f"out_tiles_{n}" for n in v]}
-    names |= {"q_tiles": [f"q_{n}" for n in qk], "accumulators": [f"acc_{n}" for n in v]}
+    names = tensor_names(plan)
 
     exact = static_edges(plan)
     bounds = [] if exact else [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
@@ -31,7 +26,7 @@ def hopper_window_context(plan: ForwardPlan, config: Config, common: dict[str, A
     tile_names = [name for name in common["tile_names"] if re.search(rf"\b{name}\b", needed)]
     row_names = tile_names + [b.value for b in bounds]
     symbols = {"i_first"} | {"i" for text in row_names if re.search(r"\bi\b", text)}
-    arguments = [p.name for p in common["parameters"] if _is_argument(p.name, plan)]
+    arguments = arguments_of_callers(plan, common)
     attend = names["q_descs"] + names["out_descs"] + names["q_buffers"] + names["out_buffers"]
     attend = attend + names["k_buffers"] + names["v_buffers"] + ["q_full", "k_full", "v_full"]
     attend = [*attend, "lse_ptr", *arguments, "heads", "seq_q", "batch", "kv_head", "tile", "first"]
@@ -56,11 +51,6 @@ def hopper_window_context(plan: ForwardPlan, config: Config, common: dict[str, A
         "attend_names": attend,
         "at": _at,
     }
-
-
-def _is_argument(name: str, plan: ForwardPlan) -> bool:
-    """Whether a parameter carries something of the caller's besides q, k, v."""
-    return any(re.fullmatch(rf"{re.escape(a.name)}_(ptr|value|size_\d+|stride_\d+)", name) for a in plan.arguments)
 
 
 def _at(base: str, sign: str, tile: int) -> str:

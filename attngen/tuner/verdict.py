@@ -17,8 +17,8 @@ MOST_SPILLS_OUTSIDE = 600  # where roles have registers of their own, and spill 
 
 def judge(config: Config, compiled: Compiled, target: Target) -> tuple[Status, str]:
     """``ok`` where there is hope, else why a config is not worth launching."""
-    if compiled.shared > target.shared_per_block:
-        return "too_large", f"{compiled.shared} bytes of shared memory; {target.name} has {target.shared_per_block}"
+    if reason := target.why_too_large(compiled.shared):
+        return "too_large", reason
     registers = compiled.registers * int(config.get("num_warps") or 1) * target.warp_size
     if registers > target.registers_per_sm:
         return "too_large", f"{registers} registers; an SM of {target.name} has {target.registers_per_sm}"

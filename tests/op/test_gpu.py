@@ -80,6 +80,17 @@ def check(kind: Kind, out: torch.Tensor, lse: torch.Tensor, inputs: dict, bound:
     assert float((lse - exact_lse).masked_fill(unseen, 0).abs().max()) <= 4 * 2.0**-24 * kind.head_dim.qk * largest
 
 
+def pad_and_move(inputs: dict) -> None:
+    """Keys of two sequences outside the valid ones hold NaN, and the second's queries stand among its keys."""
+    seq_q, seq_k = inputs["q"].shape[2], inputs["k"].shape[2]
+    ranges = [[0, seq_k - 100], [37, seq_k]]
+    for b, (first, end) in enumerate(ranges):
+        for tensor in (inputs["k"], inputs["v"]):
+            tensor[b, :, :first] = tensor[b, :, end:] = float("nan")
+    inputs["key_range"] = torch.tensor(ranges, dtype=torch.int32, device="cuda")
+    inputs["offsets"] = torch.tensor([seq_k - seq_q, 5], dtype=torch.int32, device="cuda")
+
+
 def math_error(kind: Kind, inputs: dict) -> float:
     """The relative L2 error of SDPA's math backend, its intermediate results in the dtype too."""
     q, k, v = inputs["q"], inputs["k"], inputs["v"]
@@ -129,12 +140,7 @@ def test_padding_and_offsets(name, tmp_path):
     """Keys outside the valid ones hold NaN, and the second sequence's queries stand among its keys."""
     kind, seq_q, seq_k = TABLE[name]
     inputs = make_inputs(kind, 2, seq_q, seq_k, device="cuda")
-    ranges = [[0, seq_k - 100], [37, seq_k]]
-    for b, (first, end) in enumerate(ranges):
-        for tensor in (inputs["k"], inputs["v"]):
-            tensor[b, :, :first] = tensor[b, :, end:] = float("nan")
-    inputs["key_range"] = torch.tensor(ranges, dtype=torch.int32, device="cuda")
-    inputs["offsets"] = torch.tensor([seq_k - seq_q, 5], dtype=torch.int32, device="cuda")
+    pad_and_move(inputs)
     out, lse = op_of(kind, tmp_path)(**inputs, return_lse=True)
     check(kind, out, lse, inputs)
 

@@ -13,7 +13,7 @@ from attngen.problem import Problem
 from attngen.spec.expression import Expression
 from attngen.spec.model import HeadDim, Heads, Kind, Window
 from attngen.target import detect
-from tests.op.test_gpu import check
+from tests.op.test_gpu import check, pad_and_move
 
 pytestmark = [
     pytest.mark.gpu,
@@ -94,12 +94,7 @@ def test_numerics(name):
     for made, expected in zip(launcher(**inputs), (out, lse), strict=True):
         assert torch.equal(made, expected)
     if seq_k > 300:
-        ranges = [[0, seq_k - 100], [37, seq_k]]
-        for b, (first, end) in enumerate(ranges):
-            for tensor in (inputs["k"], inputs["v"]):
-                tensor[b, :, :first] = tensor[b, :, end:] = float("nan")
-        inputs["key_range"] = torch.tensor(ranges, dtype=torch.int32, device="cuda")
-        inputs["offsets"] = torch.tensor([seq_k - seq_q, 5], dtype=torch.int32, device="cuda")
+        pad_and_move(inputs)
         check(kind_, *launcher(**inputs), inputs)
 
 

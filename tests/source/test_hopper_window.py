@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 import tempfile
 from itertools import product
 from pathlib import Path
@@ -18,8 +17,7 @@ from attngen.plan.hopper_window import HopperWindowShape, resident_tiles, static
 from attngen.source import cross, load_source, render
 from attngen.spec.model import Kind, Window
 from tests.op.cases import kind_of
-
-ROOT = Path(__file__).parents[2]
+from tests.source.linted import assert_content, both_checks
 
 
 @pytest.fixture(autouse=True)
@@ -245,22 +243,9 @@ def test_rows_must_be_those_of_the_warpgroups():
     assert "rows" in why_not(plan_forward(GPT_OSS), config_of().replace(BLOCK_M=128))
 
 
-@pytest.mark.parametrize(
-    "check", [["check"], ["format", "--check", "--line-length", "120"]], ids=lambda check: check[0]
-)
+@both_checks
 def test_ruff_has_nothing_to_say(check, tmp_path):
     for name, (kind, values) in RENDERED.items():
         path = tmp_path / f"{re.sub('[^a-zA-Z0-9]', '_', name)}.py"
         path.write_text(render(plan_forward(kind), config_of(**values)).text)
-    command = [
-        sys.executable,
-        "-m",
-        "ruff",
-        *check,
-        "--config",
-        str(ROOT / "pyproject.toml"),
-        "--no-cache",
-        str(tmp_path),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
+    assert_content(check, tmp_path)

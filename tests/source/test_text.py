@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from tests.op.cases import config_of, kind_of
 from tests.op.test_float8 import FIELDS as FLOAT8
 from tests.op.test_float8 import float8
 from tests.op.test_interpreter import FIELDS, windowed
+from tests.source.linted import assert_content, both_checks
 from tests.source.test_cross_compile import KERNELS
 from tests.source.test_hopper import KERNELS as HOPPER
 
@@ -106,22 +106,9 @@ def folder(tmp_path_factory):
     return made
 
 
-@pytest.mark.parametrize(
-    "check", [["check"], ["format", "--check", "--line-length", "120"]], ids=lambda check: check[0]
-)
+@both_checks
 def test_ruff_has_nothing_to_say(folder, check):
-    command = [
-        sys.executable,
-        "-m",
-        "ruff",
-        *check,
-        "--config",
-        str(ROOT / "pyproject.toml"),
-        "--no-cache",
-        str(folder),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == 0, (run.stdout + run.stderr)[-3000:]
+    assert_content(check, folder)
 
 
 def _hopper(kind, **changes):

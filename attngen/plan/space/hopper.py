@@ -87,10 +87,7 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
         return needed
     if problem is not None and shape.heads_together not in _together(plan, problem):
         return "fewer heads side by side share the L2 cache badly, and more do not fit into it"
-    shared = shared_bytes(plan, config, target)
-    if shared > target.shared_per_block:
-        return f"{shared} bytes of shared memory; {target.name} has {target.shared_per_block}"
-    return None
+    return target.why_too_large(shared_bytes(plan, config, target))
 
 
 def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:

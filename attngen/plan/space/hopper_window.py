@@ -60,10 +60,7 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
         return f"{caps[-1]} registers would do for about {needed}"
     if problem is not None and problem.seq_q * pack <= ROWS // 2:
         return "more than half of every tile would be padding"
-    shared = shared_bytes(plan, config, target)
-    if shared > target.shared_per_block:
-        return f"{shared} bytes of shared memory; {target.name} has {target.shared_per_block}"
-    return None
+    return target.why_too_large(shared_bytes(plan, config, target))
 
 
 def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:

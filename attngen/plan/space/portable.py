@@ -235,10 +235,7 @@ def window_tiles(plan: ForwardPlan, block_m: int, block_n: int) -> int:
 
 
 def _memory(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
-    needed = shared_bytes(plan, config, target)
-    if needed > target.shared_per_block:
-        return f"{needed} bytes of shared memory; {target.name} has {target.shared_per_block}"
-    return None
+    return target.why_too_large(shared_bytes(plan, config, target))
 
 
 def shared_bytes(plan: ForwardPlan, config: Config, target: Target) -> int:
