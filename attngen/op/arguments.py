@@ -10,7 +10,8 @@ import torch
 from attngen.config import Config
 from attngen.errors import CallError
 from attngen.op.checks import keywords_of
-from attngen.plan.boxes import Box, boxes, is_gluon
+from attngen.op.turned import turned_shape
+from attngen.plan.boxes import Box, boxes, is_gluon, is_turned
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper_window import HopperWindowShape
 
@@ -48,7 +49,12 @@ class Descriptor:
             from triton.experimental.gluon import language as gl
             from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-            element = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}[self.base.dtype]
+            elements = {
+                torch.bfloat16: gl.bfloat16,
+                torch.float16: gl.float16,
+                torch.float8_e4m3fn: gl.float8e4nv,
+            }
+            element = elements[self.base.dtype]
             layout = gl.NVMMASharedLayout.get_default_for(self.block_shape, element)
             return TensorDescriptor(self.base, self.shape, self.strides, self.block_shape, layout)
         from triton.tools.tensor_descriptor import TensorDescriptor as Portable
@@ -82,10 +88,11 @@ def tile_count(plan: ForwardPlan, config: Config, q: torch.Tensor) -> int:
 
 
 def pointer_parameters(plan: ForwardPlan, config: Config) -> list[tuple[int, str]]:
-    """(index into q, k, v, extras, out, lse; parameter) of every tensor that a launch passes."""
+    """(index into q, k, v, extras, out, lse, turned values; parameter) of every tensor that a launch passes."""
     extras = keywords_of(plan)
     index = {"q": 0, "k": 1, "v": 2, "out": 3 + len(extras)}
     names = [(n, f"{tensor}_ptr") for tensor, n in index.items()]
+    index["turned"] = 5 + len(extras)
     names += [(index[tensor], name) for name, (tensor, _) in boxes(plan, config).items()]
     names += [(3 + n, f"{name}_ptr") for n, name in enumerate(extras)]
     return [*names, (4 + len(extras), "lse_ptr")]
@@ -110,6 +117,8 @@ def constant_arguments(
         values |= {
             f"stride_{name[0]}{axis}": tensor.stride(n) if tensor.shape[n] > 1 else 0 for n, axis in enumerate("bhs")
         }
+    if is_turned(plan, config):
+        tensors["turned"] = torch.empty(turned_shape(v), dtype=v.dtype, device="meta")
     for name, (tensor_name, box) in boxes(plan, config).items():
         values[name] = Descriptor(tensors[tensor_name], box, is_gluon(config))
     by_name: Mapping[str, Any] = dict(zip(keywords_of(plan), extras, strict=True))

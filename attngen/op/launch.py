@@ -14,6 +14,8 @@ from attngen.op.arguments import constant_arguments, empty_outputs, pointer_para
 from attngen.op.checks import check_call, keywords_of, ordered_keywords
 from attngen.op.tickets import Tickets
 from attngen.op.triton_key import remember_triton_key
+from attngen.op.turned import Turning
+from attngen.plan.boxes import is_turned
 from attngen.plan.forward import ForwardPlan
 from attngen.source import compile_options, load_source, render
 
@@ -104,6 +106,7 @@ class Prepared:
             if argument.shape == "scalar"
         ]
         self.constants = [config[name] for name in launcher.source.constexprs]
+        self.turning = Turning(plan, v) if is_turned(plan, config) and not self.empty else None
         self._compiled: Any = None
 
     def __call__(
@@ -117,6 +120,9 @@ class Prepared:
         if compiled is None or self.device.index != torch._C._cuda_getDevice():
             self._first(tensors)
             return out, lse
+        stream = torch._C._cuda_getCurrentRawStream(self.device.index)
+        if self.turning is not None:
+            tensors += (self.turning(v, extras[-1], stream=stream),)
         arguments = self.arguments.copy()
         for position, source in self.pointers:
             tensor = tensors[source]
@@ -125,7 +131,6 @@ class Prepared:
                 arguments[position] = tensor.data_ptr() if held is None else held.of(tensor)
         for position, source in self.scalars:
             arguments[position] = tensors[source]
-        stream = torch._C._cuda_getCurrentRawStream(self.device.index)
         if self.tickets is not None:
             arguments[self.ticket_position] = self.tickets.of(self.device, stream).data_ptr()
         compiled.run(
@@ -145,6 +150,9 @@ class Prepared:
 
     def _first(self, tensors: Sequence[Any]) -> None:
         """Launch through Triton's own front end, which compiles what it has not compiled."""
+        if self.turning is not None:
+            with torch.cuda.device(self.device):
+                tensors = (*tensors, self.turning(tensors[2], tensors[-3], stream=None))
         arguments = self.arguments.copy()
         for position, source in self.pointers:
             held = arguments[position]

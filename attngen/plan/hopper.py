@@ -43,7 +43,8 @@ class HopperShape:
             ping_pong=bool(config.get("PING_PONG")),
             lazy=bool(config.get("LAZY_RESCALE")),
             persistent=bool(config.get("PERSISTENT")),
-            separate_out=not _out_fits_queries(plan)
+            separate_out=plan.kind.quantised
+            or not _out_fits_queries(plan)
             or (bool(config.get("PERSISTENT")) and _bytes(plan, consumers, block_n, stages, True) <= MOST_SHARED),
         )
 
@@ -82,5 +83,7 @@ def _out_fits_queries(plan: ForwardPlan) -> bool:
 def _bytes(plan: ForwardPlan, consumers: int, block_n: int, stages: int, separate_out: bool) -> int:
     element = ELEMENT_BYTES[plan.kind.dtype]
     qk, v = sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks)
+    if plan.kind.quantised:  # sums are put aside in float32, where results go
+        return consumers * ROWS * (qk + 4 * v) + stages * block_n * (qk + v) + BARRIER_BYTES
     rows = consumers * ROWS * (qk + (v if separate_out else 0))
     return (rows + stages * block_n * (qk + v)) * element + BARRIER_BYTES

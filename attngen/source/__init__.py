@@ -2,7 +2,7 @@
 
 from attngen.source.cross import CompileError, Resources, compile_options, compile_source
 from attngen.source.module import load_source
-from attngen.source.render import Source, render, template_digest
+from attngen.source.render import Source, render, render_turning, template_digest
 
 __all__ = [
     "CompileError",
@@ -12,5 +12,6 @@ __all__ = [
     "compile_source",
     "load_source",
     "render",
+    "render_turning",
     "template_digest",
 ]

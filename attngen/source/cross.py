@@ -97,8 +97,9 @@ def _signature(plan: ForwardPlan, config: Config, source: Source, function: Any)
             constants[(position,)] = None
         elif name in described:
             box = described[name][1]
-            layout = f",{_shared_layout(box[-1], dtype)}" if is_gluon(config) else ""
-            types[name] = f"tensordesc<{_ELEMENTS[dtype]}{list(box)}{layout}>"
+            held = plan.kind.out_dtype if described[name][0] == "out" else dtype
+            layout = f",{_shared_layout(box[-1], held)}" if is_gluon(config) else ""
+            types[name] = f"tensordesc<{_ELEMENTS[held]}{list(box)}{layout}>"
         elif name == "ticket_ptr":
             types[name], aligned = "*i32", True
         elif name.endswith("_ptr"):

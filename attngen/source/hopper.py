@@ -6,12 +6,16 @@ import re
 from typing import Any
 
 from attngen.config import Config
+from attngen.plan.boxes import KEYS_TURNED
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper import PRODUCER_REGISTERS, ROWS, HopperShape
+from attngen.plan.work import ELEMENT_BYTES
 from attngen.source.elementwise import Assignment
 
 FIRST_BARRIER = 8  # named barriers below are the compiler's
 LAZY = 8.0  # powers of two by which a stale maximum may be exceeded
+FLOAT8_LAZY = 0.8  # 2 ** (WEIGHT_BITS + 0.8) is below 448, the largest number of e4m3
+KEYS_SUMMED = 2048  # keys whose values tensor cores add up in 14 bits before the sum is put aside
 
 
 def gluon(text: str) -> str:
@@ -39,7 +43,7 @@ def tensor_names(plan: ForwardPlan) -> dict[str, list[str]]:
 def arguments_of_callers(plan: ForwardPlan, common: dict[str, Any]) -> list[str]:
     """Parameters that carry something of the caller's besides q, k, v."""
     names = [re.escape(argument.name) for argument in plan.arguments]
-    patterns = [re.compile(rf"{name}_(ptr|value|size_\d+|stride_\d+)") for name in names]
+    patterns = [re.compile(rf"{name}_(ptr|value|stride|size_\d+|stride_\d+)") for name in names]
     return [p.name for p in common["parameters"] if any(pattern.fullmatch(p.name) for pattern in patterns)]
 
 
@@ -47,18 +51,23 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     """``common``, the context of every forward template, and what the Hopper template needs besides."""
     shape = HopperShape.of(plan, config)
     names = tensor_names(plan)
+    quantised = plan.kind.quantised
+    kept = [f"kept_{c.index}" for c in plan.v_chunks] if quantised else []  # sums put aside
 
     bounds = [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
     arguments = arguments_of_callers(plan, common)
-    tile_names = common["tile_names"]
+    tile_names = list(common["tile_names"])
+    if quantised:
+        tile_names.append("exp_scale" if plan.plain_scores else "score_scale")
     symbols = common["symbols"]
     locate = ["heads", "seq_q", "seq_k", "tile_count", "heads_together", "offsets_ptr", "key_range_ptr"]
     locate += ["prefix_ptr"] if "prefix" in symbols else []
     located = ["batch", "head", "tile"]
     located += ["offset"] if "i" in symbols else []
-    located += ["key_first"] if any(re.search(r"\bkey_first\b", b.value) for b in bounds) else []
+    located += ["key_first"] if quantised or any(re.search(r"\bkey_first\b", b.value) for b in bounds) else []
     located += ["key_end"] + (["prefix"] if any(re.search(r"\bprefix\b", b.value) for b in bounds) else [])
     loops = [_in_gluon(loop) for loop in common["loops"]]
+    loops = [_aligned(loop) if quantised else {**loop, "aligned": False} for loop in loops]
     for n, loop in enumerate(loops):
         located.append(f"first_{n}")
         if not loop["masked_only"]:
@@ -71,13 +80,15 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     producer = names["q_descs"] + names["k_descs"] + names["v_descs"]
     producer = producer + names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + rings + shared
     producer += (["ticket_ptr"] if shape.persistent else []) + locate
-    consumer = names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + names["out_descs"] + names["out_buffers"]
+    consumer = (
+        names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + names["out_descs"] + names["out_buffers"] + kept
+    )
     consumer += [*rings, *shared, "lse_ptr", "heads", "seq_q", *(["tile_count"] if shape.persistent else [])]
     consumer += ["key_range_ptr", *arguments]
 
     state = [*names["accumulators"], "p", "row_max", "row_sum", "k_slot", "k_phase", "v_slot", "v_phase", "v_key"]
-    state = [*state, "remaining"]
-    constant = names["q_tiles"] + names["k_buffers"] + names["v_buffers"]
+    state = [*state, "remaining", *(["kept"] if quantised else [])]
+    constant = names["q_tiles"] + names["k_buffers"] + names["v_buffers"] + kept
     constant = [*constant, "k_full", "v_full", "key_range_ptr", *tile_names]
     signature = [*constant, "key", "WG: gl.constexpr", "MASKED: gl.constexpr"]
     visible = [relative(gluon(line)) for line in common["visible_lines"]]
@@ -92,7 +103,9 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "ping_pong": shape.ping_pong,
         "lazy": shape.lazy,
         "pack_weights": shape.pack_weights,
-        "constants": common["constants"] + _constants(shape),
+        "out_place": "2 * WG" if quantised else "WG",
+        "product_depth": 32 // ELEMENT_BYTES[plan.kind.dtype],
+        "constants": common["constants"] + _constants(shape, quantised),
         "row_bounds": bounds,
         "visible_lines": visible,
         "score_lines": [gluon(line) for line in common["score_lines"]],
@@ -114,7 +127,15 @@ def _in_gluon(loop: Any) -> dict[str, Any]:
     return {name: gluon(value) if isinstance(value, str) else value for name, value in vars(loop).items()}
 
 
-def _constants(shape: HopperShape) -> list[Assignment]:
+def _aligned(loop: dict[str, Any]) -> dict[str, Any]:
+    """A loop that begins where a group of turned values does, as the first valid key does; what comes before its own
+    first key is masked."""
+    if loop["outer_first"] == "key_first":
+        return {**loop, "aligned": False}
+    return {**loop, "aligned": True, "left_edge": not loop["masked_only"]}
+
+
+def _constants(shape: HopperShape, quantised: bool) -> list[Assignment]:
     """Sizes, and the names of the named barriers."""
     stages, consumers = shape.stages, shape.consumers
     out = [
@@ -127,7 +148,12 @@ def _constants(shape: HopperShape) -> list[Assignment]:
         Assignment("PLACES", "4", "tiles of queries whose place is published ahead"),
     ]
     if shape.lazy:
-        out.append(Assignment("LAZY", repr(LAZY)))
+        out.append(Assignment("LAZY", repr(FLOAT8_LAZY if quantised else LAZY)))
+    if quantised:
+        out += [
+            Assignment("KEYS_TURNED", str(KEYS_TURNED), "keys of a group of values, in an order of their own"),
+            Assignment("TILES_SUMMED", str(KEYS_SUMMED // shape.block_n), "after which sums are put aside"),
+        ]
     out += [
         Assignment("PARTIES", str(128 * consumers + 32), "threads that meet where a slot is given back"),
         Assignment("K_FREE", str(FIRST_BARRIER), "named barriers, one a slot"),

@@ -32,6 +32,7 @@ def hopper_window_context(plan: ForwardPlan, config: Config, common: dict[str, A
     attend = [*attend, "lse_ptr", *arguments, "heads", "seq_q", "batch", "kv_head", "tile", "first"]
     attend += ["key_first", "key_end"] + (["offset"] if "i" in symbols else [])
     return {
+        "product_depth": 16,
         **common,
         **names,
         "shape": shape,

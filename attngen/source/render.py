@@ -13,6 +13,7 @@ import jinja2
 from attngen.config import Config
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
+from attngen.problem import next_power_of_two
 from attngen.resources import cache_dir, resource_dir
 from attngen.source.context import forward_context
 from attngen.source.layout import laid_out
@@ -24,7 +25,8 @@ TEMPLATES = {
     "hopper": "forward_hopper.py.j2",
     "hopper_window": "forward_hopper_window.py.j2",
 }
-
+TURNING = "turn_values.py.j2"
+TURNED_BLOCK = 128  # keys of a tile that is turned
 
 IMPORTED = re.compile(r'{%-? *(?:import|from|include|extends) +"([^"]+)"')
 
@@ -57,6 +59,14 @@ def render(plan: ForwardPlan, config: Config) -> Source:
         parameters=tuple(parameter.name for parameter in context["parameters"]),
         constexprs=context["constexprs"],
     )
+
+
+def render_turning(plan: ForwardPlan) -> Source:
+    """The kernel that turns values before those run that take them so."""
+    values = {"v_dim": plan.kind.head_dim.v, "width": next_power_of_two(plan.kind.head_dim.v), "block": TURNED_BLOCK}
+    text = _environment().get_template(TURNING).render(values)
+    parameters = ("v_ptr", "turned_ptr", "key_range_ptr", "stride_vb", "stride_vh", "stride_vs")
+    return Source(tidy(text), "turn_values", (*parameters, "kv_heads", "seq_k", "seq_turned"), ())
 
 
 class _CompiledTemplates(jinja2.FileSystemBytecodeCache):

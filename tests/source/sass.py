@@ -17,7 +17,7 @@ from attngen.plan import ForwardPlan
 from attngen.source import compile_options, load_source, render
 from attngen.source.cross import _signature
 
-MATRIX_PRODUCT = "HGMMA"
+MATRIX_PRODUCTS = ("HGMMA", "QGMMA")  # of 16-bit and of 8-bit numbers
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def main_loops(lines: list[str]) -> tuple[Counter[str], ...]:
                     waiting += before[m]
             loops[head] = loops.get(head, set()) | body
     counted = {head: sum((blocks[n].opcodes for n in body), Counter()) for head, body in loops.items()}
-    with_products = [head for head, count in counted.items() if count[MATRIX_PRODUCT]]
+    with_products = [head for head, count in counted.items() if any(count[name] for name in MATRIX_PRODUCTS)]
     return tuple(counted[a] for a in with_products if not any(loops[b] < loops[a] for b in with_products))
 
 

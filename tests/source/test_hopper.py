@@ -17,6 +17,10 @@ def kind_of(dims, heads=(8, 8), **fields):
     return Kind("kind", Heads(*heads), HeadDim(*dims), **fields)
 
 
+def float8(dims, heads=(8, 8), **fields):
+    return kind_of(dims, heads, dtype="float8_e4m3", **fields)
+
+
 KERNELS = {
     "64 wide, 192 rows": (kind_of((64, 64)), {"BLOCK_M": 192}),
     "two chunks, causal": (kind_of((96, 96), causal=True), {}),
@@ -33,6 +37,16 @@ KERNELS = {
     "softcap": (kind_of((128, 128), causal=True, chunk=500, softcap=30.0), {}),
     "64 wide, every rescale": (kind_of((64, 64), causal=True), {"BLOCK_M": 192, "LAZY_RESCALE": False}),
     "64 wide, in turns": (kind_of((64, 64), causal=True, dtype="float16"), {"BLOCK_M": 128, "PING_PONG": True}),
+    "FP8, 128 wide, causal": (float8((128, 128), causal=True), {}),
+    "FP8, 128 wide, in turns": (float8((128, 128)), {"PING_PONG": True}),
+    "FP8, 64 wide, 192 rows": (float8((64, 64), causal=True), {"BLOCK_M": 192}),
+    "FP8, 256 wide": (float8((256, 256), causal=True), {}),
+    "FP8, two chunks, sink": (float8((96, 96), causal=True, sink=True, softcap=30.0), {"BLOCK_M": 128}),
+    "FP8, a window, heads packed": (
+        float8((128, 128), (8, 2), causal=True, window=Window(1023, 0)),
+        {"PACK_HEADS": 4, "BLOCK_N": 128},
+    ),
+    "FP8, 192 and 128 wide, not persistent": (float8((192, 128), causal=True), {"PERSISTENT": False}),
     "prefix and global tokens": (kind_of((128, 128), causal=True, prefix="argument", global_tokens=3), {}),
 }
 QUICK = (
@@ -42,6 +56,9 @@ QUICK = (
     "192 and 128 wide, in turns",
     "256 wide",
     "a window, heads packed",
+    "FP8, 128 wide, causal",
+    "FP8, 64 wide, 192 rows",
+    "FP8, 256 wide",
 )
 
 
@@ -65,3 +82,8 @@ def test_main_loops_are_what_they_should_be(name):
     for count in made.loops:
         assert count["LDL"] + count["STL"] <= SPILLS_IN_LOOPS, count
         assert count["WARPGROUP"] > 0 and count["MUFU"] >= config["BLOCK_N"] // 4
+        assert count["SHFL"] == 4  # the rows' maxima and nothing else: weights stay in their threads
+        if kind.quantised:
+            columns = sum(chunk.width for chunk in plan.v_chunks)
+            assert count["HGMMA"] == 0 and count["LDS"] == count["STS"] == columns // 8  # sums put aside
+            assert count["F2FP"] == config["BLOCK_N"] // 4 and count["PRMT"] <= config["BLOCK_N"] // 8

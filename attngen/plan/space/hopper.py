@@ -33,8 +33,8 @@ def why_not(plan: ForwardPlan, target: Target) -> str | None:
     kind = plan.kind
     if not is_hopper(target):
         return f"{target.name} is {target.arch_name}, and it is made of what only sm_90 has"
-    if kind.dtype not in ("float16", "bfloat16"):
-        return f"its matrix products take 16-bit numbers, and the kind is in {kind.dtype}"
+    if kind.dtype == "float32":
+        return f"its matrix products take 16-bit and 8-bit numbers, and the kind is in {kind.dtype}"
     if not rows_are_aligned(plan):
         dims = f"{kind.head_dim.qk}" + (f" and {kind.head_dim.v}" if kind.head_dim.v != kind.head_dim.qk else "")
         return f"the copy engine needs rows of a multiple of 16 bytes, and head_dim is {dims}"

@@ -24,6 +24,8 @@ def why_not(plan: ForwardPlan, target: Target) -> str | None:
     """Why no config of this schedule can run ``plan`` on ``target``; None where some may."""
     if reason := hopper.why_not(plan, target):
         return reason
+    if plan.kind.quantised:
+        return f"its matrix products take 16-bit numbers, and the kind is in {plan.kind.dtype}"
     if plan.span is None or sum(plan.span) < 0:
         return "it keeps every key of a tile at once, which takes a bounded window and nothing beside it"
     return None
