@@ -9,7 +9,7 @@ from attngen.config import Config
 from attngen.database import Database
 from attngen.op.choose import Chooser
 from attngen.plan import ForwardPlan
-from attngen.plan.boxes import is_gluon
+from attngen.plan.boxes import is_gluon, is_turned
 from attngen.problem import Problem
 from attngen.target import Target
 
@@ -29,9 +29,10 @@ class Row:
 def config_table(plan: ForwardPlan, target: Target, db: Database | str | None) -> tuple[Row, ...]:
     """What ``target`` should run at each length, as the database and the defaults have it.
 
-    Where something of Gluon is among it, rows follow that run everywhere and take any tensor.
+    Where something of Gluon is among it, rows follow that run everywhere and take any tensor. Kernels that take turned
+    values stay out: a package has nothing that turns them.
     """
-    rows = _rows(plan, target, db, lambda config: True)
+    rows = _rows(plan, target, db, lambda config: not is_turned(plan, config))
     if any(is_gluon(row.config) for row in rows):
         rows += _rows(plan, target, db, lambda config: config.get("loads") == "pointer")
     return rows

@@ -64,7 +64,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     locate += ["prefix_ptr"] if "prefix" in symbols else []
     located = ["batch", "head", "tile"]
     located += ["offset"] if "i" in symbols else []
-    located += ["key_first"] if quantised or any(re.search(r"\bkey_first\b", b.value) for b in bounds) else []
+    located += ["key_first"] if any(re.search(r"\bkey_first\b", b.value) for b in bounds) else []
     located += ["key_end"] + (["prefix"] if any(re.search(r"\bprefix\b", b.value) for b in bounds) else [])
     loops = [_in_gluon(loop) for loop in common["loops"]]
     loops = [_aligned(loop) if quantised else {**loop, "aligned": False} for loop in loops]
@@ -114,6 +114,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "tile_names": tile_names,
         "locate_names": locate,
         "located": located,
+        "found": located if "key_first" in located or not quantised else [*located, "key_first"],
         "producer_names": producer,
         "consumer_names": consumer,
         "state": state,
