@@ -73,8 +73,8 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
     shape = HopperShape.of(plan, config)
     if shape.named_barriers > NAMED_BARRIERS:
         return f"{shape.named_barriers} named barriers; {NAMED_BARRIERS} are free"
-    if not shape.lazy and shape.consumers == 2:
-        return "with two warpgroups, rescaling rarely never costs"
+    if not shape.lazy and (shape.consumers == 2 or plan.kind.quantised):
+        return "rescaling rarely never costs, but with three warpgroups of 16-bit numbers"
     more = config.replace(BLOCK_N=_most_keys(plan), num_stages=2)
     fits = shared_bytes(plan, more, target) <= target.shared_per_block
     if plan.span is None and fits and int(config["BLOCK_N"] or 0) < _most_keys(plan):
