@@ -26,7 +26,6 @@ class HopperShape:
     pack: int
     heads_together: int
     ping_pong: bool
-    lazy: bool
     persistent: bool
     separate_out: bool  # results have a place of their own in shared memory
 
@@ -41,7 +40,6 @@ class HopperShape:
             pack=int(config.get("PACK_HEADS") or 1),
             heads_together=int(config.get("HEADS_TOGETHER") or 1),
             ping_pong=bool(config.get("PING_PONG")),
-            lazy=bool(config.get("LAZY_RESCALE")),
             persistent=bool(config.get("PERSISTENT")),
             separate_out=plan.kind.quantised
             or not _out_fits_queries(plan)
@@ -52,11 +50,6 @@ class HopperShape:
     def seamless(self) -> bool:
         """Whether a tile of queries begins while the one before ends: its results must not be in the queries' place."""
         return self.persistent and self.separate_out
-
-    @property
-    def pack_weights(self) -> bool:
-        """Whether weights are kept as pairs in one register: three warpgroups have few."""
-        return self.consumers == 3
 
     @property
     def consumer_registers(self) -> int:

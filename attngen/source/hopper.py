@@ -15,7 +15,7 @@ from attngen.source.elementwise import Assignment
 FIRST_BARRIER = 8  # named barriers below are the compiler's
 LAZY = 8.0  # powers of two by which a stale maximum may be exceeded
 FLOAT8_LAZY = 0.8  # 2 ** (WEIGHT_BITS + 0.8) is below 448, the largest number of e4m3
-KEYS_SUMMED = 2048  # keys whose values tensor cores add up in 14 bits before the sum is put aside
+KEYS_SUMMED = 1024  # keys whose values tensor cores add up in 14 bits before the sum is put aside
 
 
 def gluon(text: str) -> str:
@@ -52,6 +52,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     shape = HopperShape.of(plan, config)
     names = tensor_names(plan)
     quantised = plan.kind.quantised
+    halved = shape.consumers == 2 and not quantised
     kept = [f"kept_{c.index}" for c in plan.v_chunks] if quantised else []  # sums put aside
 
     bounds = [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
@@ -101,14 +102,18 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "separate_out": shape.separate_out,
         "seamless": shape.seamless,
         "ping_pong": shape.ping_pong,
-        "lazy": shape.lazy,
-        "pack_weights": shape.pack_weights,
+        "halved": halved,
+        "pack_weights": halved or shape.consumers == 3,
+        "scored_names": [name for name in tile_names if name != "exp_scale"],
+        "scale_names": ["exp_scale"] if quantised and plan.plain_scores else [],
+        "scale_is_of_rows": quantised and plan.plain_scores and shape.pack > 1,
         "out_place": "2 * WG" if quantised else "WG",
         "product_depth": 32 // ELEMENT_BYTES[plan.kind.dtype],
         "constants": common["constants"] + _constants(shape, quantised),
         "row_bounds": bounds,
         "visible_lines": visible,
         "score_lines": [gluon(line) for line in common["score_lines"]],
+        "columns": any(re.search(r"\b(j|column)\b", line) for line in visible + common["score_lines"]),
         "key_positions": any(re.search(r"\bj\b", line) for line in visible + common["score_lines"]),
         "loops": loops,
         "tile_names": tile_names,
@@ -118,7 +123,6 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "producer_names": producer,
         "consumer_names": consumer,
         "state": state,
-        "returned_state": state,
         "tile_call": signature,
         "step_arguments": lambda key, masked: [*state, *constant, key, "WG", str(masked)],
     }
@@ -148,8 +152,7 @@ def _constants(shape: HopperShape, quantised: bool) -> list[Assignment]:
         Assignment("STAGES", str(stages), "tiles of keys and of values in shared memory"),
         Assignment("PLACES", "4", "tiles of queries whose place is published ahead"),
     ]
-    if shape.lazy:
-        out.append(Assignment("LAZY", repr(FLOAT8_LAZY if quantised else LAZY)))
+    out.append(Assignment("LAZY", repr(FLOAT8_LAZY if quantised else LAZY)))
     if quantised:
         out += [
             Assignment("KEYS_TURNED", str(KEYS_TURNED), "keys of a group of values, in an order of their own"),

@@ -36,7 +36,7 @@ PIPELINED = 0.85  # share of softmax and products that overlap
 START_SECONDS, NEXT_SECONDS = 5e-6, 1e-6  # a tile of queries in a program of its own, and in a persistent one
 WINDOW_SECONDS = 0.6e-6  # where queries come and results leave while other heads and programs compute
 COLUMN_MASK_OPS = 4  # MASK_OPS of kernels whose masks compare constant columns
-LAZY_RESCALE_OPS = 0.5
+RARE_RESCALE_OPS = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,7 @@ def _compute_seconds(plan: ForwardPlan, config: Config, target: Target, work: Ti
     masked = work.tiles_masked / tiles
     exponentials = work.exps / tiles / (target.exp2_per_clock * target.clock)
     rescaled = int(config["BLOCK_M"] or 0) * sum(chunk.width for chunk in plan.v_chunks)
-    once = bool(config.get("LAZY_RESCALE")) or config.get("schedule") == "hopper_window"
-    rescaling = (LAZY_RESCALE_OPS if once else RESCALE_OPS) * rescaled
+    rescaling = (RARE_RESCALE_OPS if is_gluon(config) else RESCALE_OPS) * rescaled
     masking = COLUMN_MASK_OPS if is_gluon(config) else MASK_OPS
     vector = (scores * (SOFTMAX_OPS + masking * masked) + rescaling) / (LANES * target.clock)
     softmax = max(exponentials, vector) + 0.5 * min(exponentials, vector)

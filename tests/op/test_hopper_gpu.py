@@ -29,7 +29,6 @@ HOPPER = Config(
     PACK_HEADS=1,
     HEADS_TOGETHER=8,
     PING_PONG=False,
-    LAZY_RESCALE=True,
     PERSISTENT=True,
 )
 
@@ -41,7 +40,8 @@ def kind(dim, heads=(8, 8), v_dim=None, **fields):
 # Two sequences of at least 80 tiles of queries each make every program take several.
 CASES = {
     "full, 192 rows": (kind(64, (16, 16)), 2000, 2000, {"BLOCK_M": 192, "PING_PONG": True}),
-    "full, never lazy": (kind(64), 1024, 1024, {"BLOCK_M": 192, "LAZY_RESCALE": False, "PERSISTENT": False}),
+    "128 wide, three warpgroups": (kind(128, causal=True), 777, 1999, {"BLOCK_M": 192, "BLOCK_N": 64}),
+    "full, three warpgroups": (kind(64), 1024, 1024, {"BLOCK_M": 192, "PERSISTENT": False}),
     "causal, 192 rows, many tiles": (kind(64, (40, 40), causal=True), 1900, 1900, {"BLOCK_M": 192}),
     "causal, ragged": (kind(64, causal=True), 777, 1999, {"PERSISTENT": False}),
     "128, full": (kind(128, (16, 16)), 1000, 1000, {}),

@@ -35,7 +35,7 @@ KERNELS = {
     ),
     "alibi": (kind_of((128, 128), causal=True, alibi=True), {}),
     "softcap": (kind_of((128, 128), causal=True, chunk=500, softcap=30.0), {}),
-    "64 wide, every rescale": (kind_of((64, 64), causal=True), {"BLOCK_M": 192, "LAZY_RESCALE": False}),
+    "128 wide, three warpgroups": (kind_of((128, 128), causal=True), {"BLOCK_M": 192, "BLOCK_N": 64}),
     "64 wide, in turns": (kind_of((64, 64), causal=True, dtype="float16"), {"BLOCK_M": 128, "PING_PONG": True}),
     "FP8, 128 wide, causal": (float8((128, 128), causal=True), {}),
     "FP8, 128 wide, in turns": (float8((128, 128)), {"PING_PONG": True}),

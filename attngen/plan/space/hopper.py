@@ -21,7 +21,7 @@ from attngen.problem import Problem
 from attngen.target import Target
 
 MOST_PACKED = 8  # heads of one tile: of 64 rows a warpgroup, 8 queries are left
-THREE_WARPGROUPS = 64  # columns of queries and values that 160 registers a thread hold
+THREE_WARPGROUPS = {128: 64, 64: 128}  # keys of a tile, and columns beside them that 160 registers a thread hold
 WIDE_VALUES = 128  # columns of values beside which 128 keys still fit
 SMALL_WINDOW = 256  # keys: a few tiles at most, so that filling the pipeline costs more than it gains
 L2_BYTES = 32 * 2**20  # of an H100's 50 MB, for keys and values of heads that run side by side
@@ -43,18 +43,16 @@ def why_not(plan: ForwardPlan, target: Target) -> str | None:
 
 def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
     """The schedule's own tunables with their choices."""
-    narrow = _narrow(plan)
     packs = (1, 2, 4, 8) if plan.kind.heads.group > 1 else (1,)
     return (
         Parameter("schedule", ("hopper",)),
-        Parameter("BLOCK_M", (128, 192) if narrow else (128,)),
+        Parameter("BLOCK_M", (128, 192) if _keys_of_three(plan) else (128,)),
         Parameter("BLOCK_N", (64, 128)),
         Parameter("num_warps", (4,)),
         Parameter("num_stages", (2, 3)),
         Parameter("PACK_HEADS", tuple(n for n in packs if plan.kind.heads.group % n == 0)),
         Parameter("HEADS_TOGETHER", tuple(sorted({1, 2, 4, 8, 16, 32, plan.kind.heads.group}))),
         Parameter("PING_PONG", (False, True)),
-        Parameter("LAZY_RESCALE", (True, False) if narrow else (True,)),
         Parameter("PERSISTENT", (True, False)),
     )
 
@@ -66,20 +64,20 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
     rows, stages = int(config["BLOCK_M"] or 0), int(config["num_stages"] or 0)
     if rows not in (2 * ROWS, 3 * ROWS):
         return "two or three warpgroups compute, of 64 rows each"
-    if rows == 3 * ROWS and not _narrow(plan):
-        return f"three warpgroups have registers for {THREE_WARPGROUPS} columns of queries and of values"
+    three = rows == 3 * ROWS
+    if three and int(config["BLOCK_N"] or 0) != _keys_of_three(plan):
+        sizes = " or ".join(f"{keys} keys beside {columns} columns" for keys, columns in THREE_WARPGROUPS.items())
+        return f"three warpgroups have registers for {sizes} of queries and of values"
     if int(config["BLOCK_N"] or 0) > _most_keys(plan):
         return "accumulators, scores and weights need more registers than a thread has"
     shape = HopperShape.of(plan, config)
     if shape.named_barriers > NAMED_BARRIERS:
         return f"{shape.named_barriers} named barriers; {NAMED_BARRIERS} are free"
-    if not shape.lazy and (shape.consumers == 2 or plan.kind.quantised):
-        return "rescaling rarely never costs, but with three warpgroups of 16-bit numbers"
     more = config.replace(BLOCK_N=_most_keys(plan), num_stages=2)
     fits = shared_bytes(plan, more, target) <= target.shared_per_block
-    if plan.span is None and fits and int(config["BLOCK_N"] or 0) < _most_keys(plan):
+    if plan.span is None and fits and int(config["BLOCK_N"] or 0) < _most_keys(plan) and not three:
         return "as many keys as fit are best, except at the edges of a window"
-    if _in_small_window(plan) and (shape.ping_pong or stages > 2 or rows > 2 * ROWS or not shape.lazy):
+    if _in_small_window(plan) and (shape.ping_pong or stages > 2 or rows > 2 * ROWS):
         return "a window of a few tiles is over before these matter"
     if stages not in ((2, 3) if int(config["BLOCK_N"] or 0) < _most_keys(plan) else (2,)):
         return "two tiles of keys are in flight, or three smaller ones"
@@ -98,7 +96,7 @@ def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> l
     if plan.unbalanced and problem is not None:
         together = _heads_in_cache(plan, problem)
     best: list[Config] = []
-    if _narrow(plan):
+    if _keys_of_three(plan) == _most_keys(plan):
         if (problem is None or problem.seq_q > SHORT) and len(plan.loops) == 1:
             best.append(_preference(192, 128, HEADS_TOGETHER=together))
         best.append(_preference(128, 128, HEADS_TOGETHER=together))
@@ -126,15 +124,17 @@ def _preference(block_m: int, block_n: int, **values: Value) -> Config:
             "PACK_HEADS": 1,
             "HEADS_TOGETHER": 1,
             "PING_PONG": False,
-            "LAZY_RESCALE": True,
             "PERSISTENT": True,
             **values,
         }
     )
 
 
-def _narrow(plan: ForwardPlan) -> bool:
-    return max(query_width(plan), value_width(plan)) <= THREE_WARPGROUPS
+def _keys_of_three(plan: ForwardPlan) -> int:
+    """Keys of a tile that three warpgroups have registers for; 0 where there are none."""
+    columns = max(query_width(plan), value_width(plan))
+    fitting = [keys for keys, most in THREE_WARPGROUPS.items() if columns <= most]
+    return 0 if plan.kind.quantised and columns > THREE_WARPGROUPS[128] else max(fitting, default=0)
 
 
 def _in_small_window(plan: ForwardPlan) -> bool:
@@ -147,7 +147,7 @@ def _together(plan: ForwardPlan, problem: Problem) -> set[int]:
     fitting = _heads_in_cache(plan, problem)
     if plan.unbalanced:
         return {8, fitting, max(fitting // 2, 1)}
-    return {1, plan.kind.heads.group} if plan.span is not None else {1, 8, fitting}
+    return {1, 8, plan.kind.heads.group} if plan.span is not None else {1, 8, fitting}
 
 
 def _heads_in_cache(plan: ForwardPlan, problem: Problem) -> int:
