@@ -65,7 +65,7 @@ class Loop:
         self.team.assign(self.task.bench)
         while True:
             if self._time_is_up():
-                self.ready.clear()
+                self.ready = deque(each for each in self.ready if each[0] == self.task.default)
             self._feed()
             if not self._busy() and not self.ready:
                 break
@@ -110,8 +110,11 @@ class Loop:
         return time.monotonic() - self.started > seconds - keep + grace
 
     def _abandon_the_late(self) -> None:
-        """End what is still under way some time after time was up; it leaves no row."""
+        """End what is still under way some time after time was up; it leaves no row. The default is waited for: what a
+        short run names best must not be worse than what no run would have chosen."""
         for worker in self._busy():
+            if _config_of(worker.task) == self.task.default:
+                continue
             patience = MEASURER_PATIENCE if worker is self.team.measurer else COMPILER_PATIENCE
             if self._time_is_up(patience):
                 worker.kill()
@@ -263,6 +266,10 @@ class _Opening:
 class _Measuring:
     config: Config
     compiled: Compiled
+
+
+def _config_of(task: object) -> object:
+    return task.config if isinstance(task, _Measuring) else task
 
 
 def run(

@@ -71,6 +71,8 @@ class FakeBench:
             os.kill(os.getpid(), signal.SIGSEGV)
         if what == "compile hang":
             time.sleep(3600)
+        if what == "compile slowly":
+            time.sleep(6)
         if what == "compile error":
             raise Failure("compile_error", "no such instruction\n  at line 3")
         spills = 4096 if what == "spills" else 0

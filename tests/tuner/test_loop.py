@@ -160,6 +160,15 @@ def test_minutes_bound_a_run(db, team):
     assert time.monotonic() - started < 6 and result.best.final
 
 
+def test_the_default_is_timed_however_short_the_run(db, team):
+    """A kernel that takes long to compile is not beaten by those that merely came first."""
+    default = min(every_config(), key=cost)
+    bench = FakeBench(trouble=((default.label(), "compile slowly"),))
+    team.assign(bench)
+    result = run(fake_task(bench, default=default), db, limits=Limits(minutes=1 / 60), team=team)
+    assert result.stopped == "minutes" and result.default is not None and result.best.config == default
+
+
 def test_progress_is_reported(db, team):
     seen = []
     run(fake_task(), db, limits=Limits(trials=10), team=team, report=seen.append)
