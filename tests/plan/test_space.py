@@ -138,10 +138,14 @@ def test_why_not_hopper(target, fields, word):
 HOPPER_DEFAULTS = [
     # head dims, causal, queries, BLOCK_M x BLOCK_N, heads together: 32 MiB of keys and values, four heads to one
     ((64, 64), False, 8192, (192, 128), 1),
-    ((64, 64), False, 4096, (128, 128), 1),
+    ((64, 64), False, 2048, (192, 128), 1),
+    ((64, 64), False, 512, (128, 128), 1),
+    ((64, 64), True, 4096, (128, 128), 32),
     ((48, 64), True, 8192, (192, 128), 32),
     ((128, 128), True, 2048, (128, 128), 32),
     ((128, 128), True, 65536, (128, 128), 4),
+    ((128, 128), False, 2048, (128, 128), 1),
+    ((128, 128), False, 8192, (192, 64), 1),
     ((192, 128), True, 8192, (128, 128), 16),
     ((256, 256), False, 8192, (128, 64), 1),
     ((256, 128), False, 8192, (128, 64), 1),
@@ -153,7 +157,7 @@ def test_defaults_on_hopper(dims, causal, queries, tile, together):
     plan = plan_forward(Kind("kind", Heads(8, 2), HeadDim(*dims), causal=causal))
     config = default_config(plan, H200, Problem("forward", plan.kind.digest(), 1, queries, queries))
     assert (config["schedule"], config["BLOCK_M"], config["BLOCK_N"]) == ("hopper", *tile)
-    assert config["PING_PONG"] == (dims == (192, 128)) and config["PERSISTENT"]
+    assert config["PING_PONG"] == (tile[1] == 128) and config["PERSISTENT"]
     assert config["HEADS_TOGETHER"] == together
 
 

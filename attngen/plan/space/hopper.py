@@ -25,7 +25,7 @@ THREE_WARPGROUPS = {128: 64, 64: 128}  # keys of a tile, and columns beside them
 WIDE_VALUES = 128  # columns of values beside which 128 keys still fit
 SMALL_WINDOW = 256  # keys: a few tiles at most, so that filling the pipeline costs more than it gains
 L2_BYTES = 32 * 2**20  # of an H100's 50 MB, for keys and values of heads that run side by side
-SHORT = 4096  # queries: below, tiles of 192 rows are too few to even out
+SHORT = 4096  # queries: below, tiles of 192 rows are too few to even out; a quarter where all tiles are alike
 
 
 def why_not(plan: ForwardPlan, target: Target) -> str | None:
@@ -95,13 +95,19 @@ def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> l
     together = 8 if plan.unbalanced else 1
     if plan.unbalanced and problem is not None:
         together = _heads_in_cache(plan, problem)
+    dense = plan.span is None
+    even = dense and not plan.unbalanced
+    long = problem is None or problem.seq_q > (SHORT // 4 if even else SHORT)
     best: list[Config] = []
     if _keys_of_three(plan) == _most_keys(plan):
-        if (problem is None or problem.seq_q > SHORT) and len(plan.loops) == 1:
-            best.append(_preference(192, 128, HEADS_TOGETHER=together))
-        best.append(_preference(128, 128, HEADS_TOGETHER=together))
+        if long and len(plan.loops) == 1:
+            best.append(_preference(192, 128, HEADS_TOGETHER=together, PING_PONG=dense))
+        best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=dense))
     elif value_width(plan) <= WIDE_VALUES:
-        best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=query_width(plan) > WIDE_VALUES))
+        if even and _keys_of_three(plan) and (problem is None or problem.seq_q > SHORT) and len(plan.loops) == 1:
+            best.append(_preference(192, _keys_of_three(plan), HEADS_TOGETHER=together))
+        turns = dense or query_width(plan) > WIDE_VALUES
+        best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=turns))
     return [*best, _preference(128, 64, HEADS_TOGETHER=together)]
 
 
