@@ -46,19 +46,21 @@ def markdown(results: dict[str, Any]) -> str:
 
 def _about(results: dict[str, Any]) -> str:
     """What the figures are of, in a paragraph."""
-    versions = ", ".join(f"{name} {value}" for name, value in results.get("versions", {}).items())
-    runs = len(results["runs"])
+    runs = results["runs"]
+    known = {name: value for run in runs for name, value in run.get("versions", {}).items()}
+    versions = ", ".join(f"{name} {value}" for name, value in known.items())
     sentences = [f"{results['device']}; {versions}."]
-    if runs == 1:
+    if len(runs) == 1:
         sentences.append("Medians of interleaved rounds of one run.")
     else:
         sentences.append(
-            f"Medians of interleaved rounds of {runs} runs; speeds are compared within one, and {ELSEWHEN} marks "
+            f"Medians of interleaved rounds of {len(runs)} runs; speeds are compared within one, and {ELSEWHEN} marks "
             "figures of another than attngen's."
         )
-    clocks = results.get("clocks") or {}
-    if "clocks.sm.slowest_case" in clocks:
-        slowest, fastest = clocks["clocks.sm.slowest_case"], clocks["clocks.sm.fastest_case"]
+    clocks = [run["clocks"] for run in runs if "clocks.sm.slowest_case" in (run.get("clocks") or {})]
+    if clocks:
+        slowest = min(of_run["clocks.sm.slowest_case"] for of_run in clocks)
+        fastest = max(of_run["clocks.sm.fastest_case"] for of_run in clocks)
         sentences.append(f"SM clock {slowest:.0f} to {fastest:.0f} MHz while measured.")
     measured = {row["system"] for row in results["rows"]}
     absent = [TITLES.get(name, name) for name in results.get("missing", {}) if name not in measured]

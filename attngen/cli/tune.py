@@ -45,7 +45,12 @@ if TYPE_CHECKING:
     metavar="N",
     help="Configs to know of each kind and length. [100, or as many as --minutes allow]",
 )
-@click.option("--minutes", type=Positive(), metavar="M", help="Time in all; with --trials, whichever ends first.")
+@click.option(
+    "--minutes",
+    type=Positive(),
+    metavar="M",
+    help="Time in all, beyond which only the default config is waited for; with --trials, whichever ends first.",
+)
 @click.option("--sweep", is_flag=True, help="Try every config that could work, for comparison.")
 @click.option("--workers", type=Whole(1, 256), metavar="N", help="Processes that compile. [a core each]")
 @kind_option

@@ -103,7 +103,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "seamless": shape.seamless,
         "ping_pong": shape.ping_pong,
         "halved": halved,
-        "pack_weights": halved or shape.consumers == 3,
+        "pack_weights": shape.consumers == 3,  # of 8 bits; pairs of 16 bits always are
         "scored_names": [name for name in tile_names if name != "exp_scale"],
         "scale_names": ["exp_scale"] if quantised and plan.plain_scores else [],
         "scale_is_of_rows": quantised and plan.plain_scores and shape.pack > 1,
@@ -116,7 +116,6 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "columns": any(re.search(r"\b(j|column)\b", line) for line in visible + common["score_lines"]),
         "key_positions": any(re.search(r"\bj\b", line) for line in visible + common["score_lines"]),
         "loops": loops,
-        "tile_names": tile_names,
         "locate_names": locate,
         "located": located,
         "found": located if "key_first" in located or not quantised else [*located, "key_first"],

@@ -106,8 +106,8 @@ def _environment() -> jinja2.Environment:
 
 
 def template_digest(config: Config) -> str:
-    """Changes whenever the template of a config's schedule does, or one that it imports: a tuning made with other
-    templates is worth less. Empty for a schedule that there is not."""
+    """Changes whenever the template of a config's schedule does, or one that it imports (not the kernel that turns
+    values): a tuning made with other templates is worth less. Empty for a schedule that there is not."""
     template = TEMPLATES.get(str(config.get("schedule")))
     return "" if template is None else _digest(template)
 

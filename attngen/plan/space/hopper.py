@@ -66,7 +66,9 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
         return "two or three warpgroups compute, of 64 rows each"
     three = rows == 3 * ROWS
     if three and int(config["BLOCK_N"] or 0) != _keys_of_three(plan):
-        sizes = " or ".join(f"{keys} keys beside {columns} columns" for keys, columns in THREE_WARPGROUPS.items())
+        sizes = " or ".join(
+            f"{keys} keys beside {columns} columns" for keys, columns in _three_warpgroups(plan).items()
+        )
         return f"three warpgroups have registers for {sizes} of queries and of values"
     if int(config["BLOCK_N"] or 0) > _most_keys(plan):
         return "accumulators, scores and weights need more registers than a thread has"
@@ -136,11 +138,15 @@ def _preference(block_m: int, block_n: int, **values: Value) -> Config:
     )
 
 
+def _three_warpgroups(plan: ForwardPlan) -> dict[int, int]:
+    """Keys of a tile, and columns beside them that three warpgroups have registers for; FP8 needs more of them."""
+    return {128: THREE_WARPGROUPS[128]} if plan.kind.quantised else THREE_WARPGROUPS
+
+
 def _keys_of_three(plan: ForwardPlan) -> int:
-    """Keys of a tile that three warpgroups have registers for; 0 where there are none."""
+    """The most keys of a tile that three warpgroups have registers for; 0 where there are none."""
     columns = max(query_width(plan), value_width(plan))
-    fitting = [keys for keys, most in THREE_WARPGROUPS.items() if columns <= most]
-    return 0 if plan.kind.quantised and columns > THREE_WARPGROUPS[128] else max(fitting, default=0)
+    return max((keys for keys, most in _three_warpgroups(plan).items() if columns <= most), default=0)
 
 
 def _in_small_window(plan: ForwardPlan) -> bool:
