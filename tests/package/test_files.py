@@ -88,7 +88,7 @@ def test_one_row_for_each_range_of_lengths(tmp_path):
     spec = small("modernbert-base")
     plan = plan_forward(spec.kind("global"))
     short, long, anywhere = config_table(plan, H100, str(tmp_path / "none.sqlite"))
-    assert (short.longest, long.longest, anywhere.longest) == (4096, None, None)
+    assert (short.longest, long.longest, anywhere.longest) == (1024, None, None)
     assert {short.config["schedule"], long.config["schedule"]} == {"hopper"}
     assert anywhere.config["loads"] == "pointer"  # where the others cannot run
     (only,) = config_table(plan, get_target("a100"), str(tmp_path / "none.sqlite"))
