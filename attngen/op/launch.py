@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-import triton
 
 from attngen.config import Config
 from attngen.op.arguments import constant_arguments, empty_outputs, pointer_parameters, tile_count
 from attngen.op.checks import check_call, keywords_of, ordered_keywords
+from attngen.op.direct import Direct, direct_launch
 from attngen.op.tickets import Tickets
 from attngen.op.triton_key import remember_triton_key
 from attngen.op.turned import Turning
@@ -107,7 +106,7 @@ class Prepared:
         ]
         self.constants = [config[name] for name in launcher.source.constexprs]
         self.turning = Turning(plan, v) if is_turned(plan, config) and not self.empty else None
-        self._compiled: Any = None
+        self._direct: Direct | None = None
 
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extras: Sequence[Any]
@@ -116,8 +115,8 @@ class Prepared:
         if self.empty:
             return out.zero_(), lse.fill_(float("-inf"))
         tensors = (q, k, v, *extras, out, lse)
-        compiled = self._compiled
-        if compiled is None or self.device.index != torch._C._cuda_getDevice():
+        direct = self._direct
+        if direct is None or self.device.index != torch._C._cuda_getDevice():
             self._first(tensors)
             return out, lse
         stream = torch._C._cuda_getCurrentRawStream(self.device.index)
@@ -133,19 +132,7 @@ class Prepared:
             arguments[position] = tensors[source]
         if self.tickets is not None:
             arguments[self.ticket_position] = self.tickets.of(self.device, stream).data_ptr()
-        compiled.run(
-            self.grid,
-            1,
-            1,
-            stream,
-            compiled.function,
-            compiled.packed_metadata,
-            None,
-            None,
-            None,
-            *arguments,
-            *self.constants,
-        )
+        direct(stream, *arguments, *self.constants)
         return out, lse
 
     def _first(self, tensors: Sequence[Any]) -> None:
@@ -168,10 +155,4 @@ class Prepared:
                 stream = torch._C._cuda_getCurrentRawStream(self.device.index)
                 arguments[self.ticket_position] = self.tickets.of(self.device, stream)
             compiled = self.function[(self.grid,)](*arguments, **self.options)
-        if _direct_launch_known():
-            self._compiled = compiled
-
-
-def _direct_launch_known() -> bool:
-    """Whether this Triton's compiled kernels are called the way ``Prepared`` calls them."""
-    return triton.__version__.startswith("3.6.") and os.environ.get("ATTNGEN_SAFE_LAUNCH") != "1"
+        self._direct = direct_launch(compiled, self.grid)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 
+from attngen.op.direct import Direct, direct_launch
 from attngen.plan.boxes import KEYS_TURNED
 from attngen.plan.forward import ForwardPlan
 from attngen.source import load_source, render_turning
@@ -32,28 +31,17 @@ class Turning:
         # The stride of a single element is never used.
         strides = [v.stride(n) if v.shape[n] > 1 else 0 for n in range(3)]
         self.numbers = [*strides, heads, v.shape[2], keys]
-        self._compiled: Any = None
+        self._direct: Direct | None = None
 
     def __call__(self, v: torch.Tensor, key_range: torch.Tensor | None, *, stream: int | None) -> torch.Tensor:
         """Values turned on a stream of the current device; on the current stream, by Triton's front end, if None."""
         turned = torch.empty(self.shape, dtype=v.dtype, device=v.device)
-        compiled = self._compiled
-        if stream is None or compiled is None:
+        direct = self._direct
+        if stream is None or direct is None:
             tensors = (v.view(torch.uint8), turned.view(torch.uint8), key_range)
-            self._compiled = self.function[(self.grid,)](*tensors, *self.numbers, num_warps=NUM_WARPS)
+            compiled = self.function[(self.grid,)](*tensors, *self.numbers, num_warps=NUM_WARPS)
+            self._direct = direct_launch(compiled, self.grid)
             return turned
         pointers = (v.data_ptr(), turned.data_ptr(), None if key_range is None else key_range.data_ptr())
-        compiled.run(
-            self.grid,
-            1,
-            1,
-            stream,
-            compiled.function,
-            compiled.packed_metadata,
-            None,
-            None,
-            None,
-            *pointers,
-            *self.numbers,
-        )
+        direct(stream, *pointers, *self.numbers)
         return turned
