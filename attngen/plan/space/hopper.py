@@ -99,14 +99,14 @@ def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> l
         together = _heads_in_cache(plan, problem)
     dense = plan.span is None
     even = dense and not plan.unbalanced
-    long = problem is None or problem.seq_q > (SHORT // 4 if even else SHORT)
+    queries = math.inf if problem is None else problem.seq_q
     best: list[Config] = []
     if _keys_of_three(plan) == _most_keys(plan):
-        if long and len(plan.loops) == 1:
+        if queries > (SHORT // 4 if even else SHORT) and len(plan.loops) == 1:
             best.append(_preference(192, 128, HEADS_TOGETHER=together, PING_PONG=dense))
         best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=dense))
     elif value_width(plan) <= WIDE_VALUES:
-        if even and _keys_of_three(plan) and (problem is None or problem.seq_q > SHORT) and len(plan.loops) == 1:
+        if _keys_of_three(plan) and even and queries > SHORT and len(plan.loops) == 1:
             best.append(_preference(192, _keys_of_three(plan), HEADS_TOGETHER=together))
         turns = dense or query_width(plan) > WIDE_VALUES
         best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=turns))
