@@ -52,14 +52,13 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     shape = HopperShape.of(plan, config)
     names = tensor_names(plan)
     quantised = plan.kind.quantised
-    halved = shape.consumers == 2 and not quantised
+    clears = not quantised  # values past the valid keys; turned ones are 0 there
     kept = [f"kept_{c.index}" for c in plan.v_chunks] if quantised else []  # sums put aside
 
     bounds = [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
     arguments = arguments_of_callers(plan, common)
-    tile_names = list(common["tile_names"])
-    if quantised:
-        tile_names.append("exp_scale" if plan.plain_scores else "score_scale")
+    scale_names = ["exp_scale"] if quantised and plan.plain_scores else []
+    scored_names = [*common["tile_names"], *(["score_scale"] if quantised and not plan.plain_scores else [])]
     symbols = common["symbols"]
     locate = ["heads", "seq_q", "seq_k", "tile_count", "heads_together", "offsets_ptr", "key_range_ptr"]
     locate += ["prefix_ptr"] if "prefix" in symbols else []
@@ -85,12 +84,12 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + names["out_descs"] + names["out_buffers"] + kept
     )
     consumer += [*rings, *shared, "lse_ptr", "heads", "seq_q", *(["tile_count"] if shape.persistent else [])]
-    consumer += ["key_range_ptr", *arguments]
+    consumer += [*(["key_range_ptr"] if clears else []), *arguments]
 
-    state = [*names["accumulators"], "p", "row_max", "row_sum", "k_slot", "k_phase", "v_slot", "v_phase", "v_key"]
-    state = [*state, "remaining", *(["kept"] if quantised else [])]
+    state = [*names["accumulators"], "p", "row_max", "row_sum", "k_slot", "k_phase", "v_slot", "v_phase"]
+    state += [*(["v_key"] if clears else []), "remaining", *(["kept"] if quantised else [])]
     constant = names["q_tiles"] + names["k_buffers"] + names["v_buffers"] + kept
-    constant = [*constant, "k_full", "v_full", "key_range_ptr", *tile_names]
+    constant += ["k_full", "v_full", *(["key_range_ptr"] if clears else []), *scored_names, *scale_names]
     signature = [*constant, "key", "WG: gl.constexpr", "MASKED: gl.constexpr"]
     visible = [relative(gluon(line)) for line in common["visible_lines"]]
     return {
@@ -102,11 +101,12 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "separate_out": shape.separate_out,
         "seamless": shape.seamless,
         "ping_pong": shape.ping_pong,
-        "halved": halved,
+        "clears": clears,
+        "halved": shape.consumers == 2 and not quantised,
         "pack_weights": shape.consumers == 3,  # of 8 bits; pairs of 16 bits always are
-        "scored_names": [name for name in tile_names if name != "exp_scale"],
-        "scale_names": ["exp_scale"] if quantised and plan.plain_scores else [],
-        "scale_is_of_rows": quantised and plan.plain_scores and shape.pack > 1,
+        "scored_names": scored_names,
+        "scale_names": scale_names,
+        "scale_is_of_rows": bool(scale_names) and shape.pack > 1,
         "out_place": "2 * WG" if quantised else "WG",
         "product_depth": 32 // ELEMENT_BYTES[plan.kind.dtype],
         "constants": common["constants"] + _constants(shape, quantised),
@@ -150,8 +150,8 @@ def _constants(shape: HopperShape, quantised: bool) -> list[Assignment]:
         Assignment("BLOCK_N", str(shape.block_n), "keys of a tile"),
         Assignment("STAGES", str(stages), "tiles of keys and of values in shared memory"),
         Assignment("PLACES", "4", "tiles of queries whose place is published ahead"),
+        Assignment("LAZY", repr(FLOAT8_LAZY if quantised else LAZY)),
     ]
-    out.append(Assignment("LAZY", repr(FLOAT8_LAZY if quantised else LAZY)))
     if quantised:
         out += [
             Assignment("KEYS_TURNED", str(KEYS_TURNED), "keys of a group of values, in an order of their own"),
