@@ -89,7 +89,7 @@ class Prepared:
         self.device = q.device
         self.empty = 0 in (q.shape[0], q.shape[2], k.shape[2])
         self.grid = tile_count(plan, config, q)
-        self.tickets = launcher.tickets if config.get("PERSISTENT") else None
+        self.tickets = launcher.tickets if "ticket_ptr" in launcher.source.parameters else None
         if self.tickets is not None and q.device.type == "cuda":
             self.grid = min(self.grid, torch.cuda.get_device_properties(q.device).multi_processor_count)
         self.options = {name: config[name] for name in launcher.source.constexprs} | compile_options(config)

@@ -14,6 +14,7 @@ CONSUMER_REGISTERS = {1: 240, 2: 240, 3: 160}  # of a thread, by warpgroups: 64 
 ENTRY_REGISTERS = {1: 240, 2: 168, 3: 128}  # before they are handed over
 NAMED_BARRIERS = 8  # that the compiler leaves free
 BARRIER_BYTES = 1024
+VISITS = 4  # tiles of queries of a program between where they are announced and what is said of them
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,6 @@ class HopperShape:
     pack: int
     heads_together: int
     ping_pong: bool
-    persistent: bool
     separate_out: bool  # results have a place of their own in shared memory
 
     @classmethod
@@ -40,16 +40,15 @@ class HopperShape:
             pack=int(config.get("PACK_HEADS") or 1),
             heads_together=int(config.get("HEADS_TOGETHER") or 1),
             ping_pong=bool(config.get("PING_PONG")),
-            persistent=bool(config.get("PERSISTENT")),
             separate_out=plan.kind.quantised
             or not _out_fits_queries(plan)
-            or (bool(config.get("PERSISTENT")) and _bytes(plan, consumers, block_n, stages, True) <= MOST_SHARED),
+            or _bytes(plan, consumers, block_n, stages, True) <= MOST_SHARED,
         )
 
     @property
     def seamless(self) -> bool:
         """Whether a tile of queries begins while the one before ends: its results must not be in the queries' place."""
-        return self.persistent and self.separate_out
+        return self.separate_out
 
     @property
     def consumer_registers(self) -> int:

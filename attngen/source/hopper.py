@@ -8,13 +8,14 @@ from typing import Any
 from attngen.config import Config
 from attngen.plan.boxes import KEYS_TURNED
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.hopper import PRODUCER_REGISTERS, ROWS, HopperShape
+from attngen.plan.hopper import PRODUCER_REGISTERS, ROWS, VISITS, HopperShape
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.source.elementwise import Assignment
 
 FIRST_BARRIER = 8  # named barriers below are the compiler's
 LAZY = 8.0  # powers of two by which a stale maximum may be exceeded
 FLOAT8_LAZY = 0.8  # 2 ** (WEIGHT_BITS + 0.8) is below 448, the largest number of e4m3
+MOST_SUMMED = {"bfloat16": "2.0**64", "float16": "65504.0", "float8_e4m3": "2.0**64"}
 KEYS_SUMMED = 1024  # keys whose values tensor cores add up in 14 bits before the sum is put aside
 
 
@@ -75,15 +76,20 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
             located.append(f"full_end_{n}")
         located.append(f"tiles_{n}")
 
+    guessed = [
+        f"(full_end_{n} > {'full_first' if loop['left_edge'] else 'first'}_{n})"
+        for n, loop in enumerate(loops)
+        if not loop["masked_only"]
+    ]
     rings = ["q_full", "k_full", "v_full"]
-    shared = (["q_free"] if shape.persistent else []) + ["published", "places"]
+    shared = ["q_free", "published", "places", "judged", "ticket_ptr"]
     producer = names["q_descs"] + names["k_descs"] + names["v_descs"]
     producer = producer + names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + rings + shared
-    producer += (["ticket_ptr"] if shape.persistent else []) + locate
+    producer += locate
     consumer = (
         names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + names["out_descs"] + names["out_buffers"] + kept
     )
-    consumer += [*rings, *shared, "lse_ptr", "heads", "seq_q", *(["tile_count"] if shape.persistent else [])]
+    consumer += [*rings, *shared, "lse_ptr", "heads", "seq_q", "tile_count"]
     consumer += [*(["key_range_ptr"] if clears else []), *arguments]
 
     state = [*names["accumulators"], "p", "row_max", "row_sum", "k_slot", "k_phase", "v_slot", "v_phase"]
@@ -97,7 +103,6 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         **names,
         "block_n": shape.block_n,
         "consumers": shape.consumers,
-        "persistent": shape.persistent,
         "separate_out": shape.separate_out,
         "seamless": shape.seamless,
         "ping_pong": shape.ping_pong,
@@ -109,7 +114,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "scale_is_of_rows": bool(scale_names) and shape.pack > 1,
         "out_place": "2 * WG" if quantised else "WG",
         "product_depth": 32 // ELEMENT_BYTES[plan.kind.dtype],
-        "constants": common["constants"] + _constants(shape, quantised),
+        "constants": common["constants"] + _constants(shape, plan.kind.dtype),
         "row_bounds": bounds,
         "visible_lines": visible,
         "score_lines": [gluon(line) for line in common["score_lines"]],
@@ -118,6 +123,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "loops": loops,
         "locate_names": locate,
         "located": located,
+        "guessed": " | ".join(guessed) or "False",  # whether a tile of queries has whole tiles of keys
         "found": located if "key_first" in located or not quantised else [*located, "key_first"],
         "producer_names": producer,
         "consumer_names": consumer,
@@ -139,8 +145,9 @@ def _aligned(loop: dict[str, Any]) -> dict[str, Any]:
     return {**loop, "aligned": True, "left_edge": not loop["masked_only"]}
 
 
-def _constants(shape: HopperShape, quantised: bool) -> list[Assignment]:
+def _constants(shape: HopperShape, dtype: str) -> list[Assignment]:
     """Sizes, and the names of the named barriers."""
+    quantised = dtype == "float8_e4m3"
     stages, consumers = shape.stages, shape.consumers
     out = [
         Assignment("CONSUMERS", str(consumers), "warpgroups that compute"),
@@ -149,7 +156,9 @@ def _constants(shape: HopperShape, quantised: bool) -> list[Assignment]:
         Assignment("BLOCK_Q", str(ROWS // shape.pack * consumers), "queries of a tile"),
         Assignment("BLOCK_N", str(shape.block_n), "keys of a tile"),
         Assignment("STAGES", str(stages), "tiles of keys and of values in shared memory"),
-        Assignment("PLACES", "4", "tiles of queries whose place is published ahead"),
+        Assignment("PLACES", str(VISITS), "tiles of queries whose place is published ahead"),
+        Assignment("EVERY", str(2**30), "keys, more than there are"),
+        Assignment("MOST_SUMMED", MOST_SUMMED[dtype], "of a row's weights, so that none is too large"),
         Assignment("LAZY", repr(FLOAT8_LAZY if quantised else LAZY)),
     ]
     if quantised:

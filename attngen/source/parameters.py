@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from attngen.config import Config
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
+from attngen.plan.hopper import VISITS
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,8 @@ def _hopper_parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ..
             for c in chunks
         ]
     out += _other_parameters(plan)
-    if config.get("PERSISTENT"):
-        out.append(Parameter("ticket_ptr", "[1], int32, 0 before and after a launch"))
     if config["schedule"] == "hopper":
+        out.append(Parameter("ticket_ptr", f"[1 + {VISITS} x programs], int32, 0 before and after a launch"))
         out.append(Parameter("tile_count", "tiles of queries in all"))
         out.append(Parameter("heads_together", "heads whose tiles run side by side and share the L2 cache"))
     return (*out, Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k"))

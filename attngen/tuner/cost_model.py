@@ -33,7 +33,7 @@ BARRIER_BYTES = 1024  # of shared memory that each program takes besides its own
 # Kernels whose warps have roles: nothing else runs on their SM, softmax runs beside the next tile's products, and a
 # persistent program loads the next queries while it stores a result.
 PIPELINED = 0.85  # share of softmax and products that overlap
-START_SECONDS, NEXT_SECONDS = 5e-6, 1e-6  # a tile of queries in a program of its own, and in a persistent one
+NEXT_SECONDS = 1e-6  # to begin and end a tile of queries in a persistent program
 WINDOW_SECONDS = 0.6e-6  # where queries come and results leave while other heads and programs compute
 COLUMN_MASK_OPS = 4  # MASK_OPS of kernels whose masks compare constant columns
 RARE_RESCALE_OPS = 0.5
@@ -126,7 +126,7 @@ def _start_seconds(config: Config) -> float:
     if config.get("schedule") == "hopper_window":
         return WINDOW_SECONDS
     if config.get("schedule") == "hopper":
-        return NEXT_SECONDS if config.get("PERSISTENT") else START_SECONDS
+        return NEXT_SECONDS
     return PROGRAM_SECONDS
 
 

@@ -14,7 +14,7 @@ def structure(config: Config) -> tuple:
     """What decides which code is generated, tile sizes and warps apart."""
     packed = int(config.get("PACK_HEADS") or 1) > 1
     if is_gluon(config):
-        names = ("PERSISTENT", "PING_PONG", "ACROSS")
+        names = ("PING_PONG", "ACROSS")
         return config["schedule"], int(config["BLOCK_M"] or 0) // ROWS, packed, *(config.get(name) for name in names)
     return config.get("schedule"), config.get("loads"), packed, config.get("SPLIT_MASKS")
 

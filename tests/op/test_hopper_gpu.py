@@ -29,7 +29,6 @@ HOPPER = Config(
     PACK_HEADS=1,
     HEADS_TOGETHER=8,
     PING_PONG=False,
-    PERSISTENT=True,
 )
 
 
@@ -41,13 +40,13 @@ def kind(dim, heads=(8, 8), v_dim=None, **fields):
 CASES = {
     "full, 192 rows": (kind(64, (16, 16)), 2000, 2000, {"BLOCK_M": 192, "PING_PONG": True}),
     "128 wide, three warpgroups": (kind(128, causal=True), 777, 1999, {"BLOCK_M": 192, "BLOCK_N": 64}),
-    "full, three warpgroups": (kind(64), 1024, 1024, {"BLOCK_M": 192, "PERSISTENT": False}),
+    "full, three warpgroups": (kind(64), 1024, 1024, {"BLOCK_M": 192}),
     "causal, 192 rows, many tiles": (kind(64, (40, 40), causal=True), 1900, 1900, {"BLOCK_M": 192}),
-    "causal, ragged": (kind(64, causal=True), 777, 1999, {"PERSISTENT": False}),
+    "causal, ragged": (kind(64, causal=True), 777, 1999, {}),
     "128, full": (kind(128, (16, 16)), 1000, 1000, {}),
     "128, causal, many tiles": (kind(128, (40, 40), causal=True), 2000, 2000, {"PING_PONG": True}),
     "128, one tile each": (kind(128, (40, 40), causal=True), 130, 130, {}),
-    "128, more queries than keys": (kind(128, causal=True), 700, 400, {"PERSISTENT": False}),
+    "128, more queries than keys": (kind(128, causal=True), 700, 400, {}),
     "128, one query": (kind(128, causal=True), 1, 1500, {}),
     "128, one query, one key": (kind(128, causal=True), 1, 1, {}),
     "float16": (kind(128, causal=True, dtype="float16"), 1500, 1500, {"HEADS_TOGETHER": 3}),

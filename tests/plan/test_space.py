@@ -110,7 +110,7 @@ def test_each_config_has_the_tunables_of_its_schedule_alone():
         names.setdefault(config["schedule"], set()).add(frozenset(config))
     assert {len(sets) for sets in names.values()} == {1}
     hopper, portable = (next(iter(names[schedule])) for schedule in ("hopper", "portable"))
-    assert {"PING_PONG", "PERSISTENT"} <= hopper - portable
+    assert {"PING_PONG"} <= hopper - portable
     assert {"loads", "SPLIT_MASKS", "maxnreg"} == portable - hopper
     assert all((None in choices) or name in hopper & portable for name, choices in parameters.items())
 
@@ -157,7 +157,7 @@ def test_defaults_on_hopper(dims, causal, queries, tile, together):
     plan = plan_forward(Kind("kind", Heads(8, 2), HeadDim(*dims), causal=causal))
     config = default_config(plan, H200, Problem("forward", plan.kind.digest(), 1, queries, queries))
     assert (config["schedule"], config["BLOCK_M"], config["BLOCK_N"]) == ("hopper", *tile)
-    assert config["PING_PONG"] == (tile[1] == 128) and config["PERSISTENT"]
+    assert config["PING_PONG"] == (tile[1] == 128)
     assert config["HEADS_TOGETHER"] == together
 
 

@@ -25,7 +25,7 @@ KERNELS = {
     "64 wide, 192 rows": (kind_of((64, 64)), {"BLOCK_M": 192}),
     "two chunks, causal": (kind_of((96, 96), causal=True), {}),
     "128 wide, causal": (kind_of((128, 128), causal=True), {}),
-    "128 wide, full, not persistent": (kind_of((128, 128)), {"PERSISTENT": False}),
+    "128 wide, full": (kind_of((128, 128)), {}),
     "192 and 128 wide, in turns": (kind_of((192, 128), causal=True), {"PING_PONG": True}),
     "256 wide": (kind_of((256, 256), heads=(8, 4), causal=True), {}),
     "a window, heads packed": (kind_of((128, 128), (8, 2), causal=True, window=Window(1023, 0)), {"PACK_HEADS": 4}),
@@ -46,7 +46,7 @@ KERNELS = {
         float8((128, 128), (8, 2), causal=True, window=Window(1023, 0)),
         {"PACK_HEADS": 4, "BLOCK_N": 128},
     ),
-    "FP8, 192 and 128 wide, not persistent": (float8((192, 128), causal=True), {"PERSISTENT": False}),
+    "FP8, 192 and 128 wide": (float8((192, 128), causal=True), {}),
     "prefix and global tokens": (kind_of((128, 128), causal=True, prefix="argument", global_tokens=3), {}),
 }
 QUICK = (

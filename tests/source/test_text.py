@@ -92,7 +92,7 @@ def folder(tmp_path_factory):
         sources[f"hopper {name}"] = _hopper(kind, **changes)
     for field, kind in FIELDS.items():
         wide = Kind(**{**vars(kind), "heads": Heads(4, 2), "head_dim": HeadDim(64, 64)})
-        sources[f"{field} hopper"] = _hopper(wide, PERSISTENT=False)
+        sources[f"{field} hopper"] = _hopper(wide)
         sources[f"{field} hopper packed"] = _hopper(wide, BLOCK_M=128, PACK_HEADS=2, PING_PONG=True)
     for field, values in FLOAT8.items():
         kind = float8(head_dim=(80, 48), **values)

@@ -80,15 +80,8 @@ def test_dense_work_goes_to_the_schedule_made_for_the_chip(dim, causal):
     times = hopper_ms(head_dim=HeadDim(dim, dim), causal=causal)
     best = min(times, key=times.get)
     portable = min(ms for config, ms in times.items() if config["schedule"] == "portable")
-    assert best["schedule"] == "hopper" and best["PERSISTENT"]
+    assert best["schedule"] == "hopper"
     assert times[best] < 0.95 * portable
-
-
-def test_persistence_saves_some_per_cent():
-    times = hopper_ms(causal=True, seq=4096, batch=4)
-    for config, ms in times.items():
-        if config.get("PERSISTENT"):
-            assert 0.75 < ms / times[config.replace(PERSISTENT=False)] < 0.97
 
 
 def test_a_search_begins_with_configs_of_every_schedule():

@@ -211,7 +211,7 @@ def test_every_choice_of_the_hopper_schedule_is_verified():
     in_use = default_config(plan, H100)
     configs = [config for config in variants(plan, H100, in_use) if config["schedule"] == "hopper"]
     assert configs[0] == in_use and len(configs) < 10
-    for name in ("PERSISTENT", "PING_PONG", "BLOCK_M", "PACK_HEADS"):
+    for name in ("PING_PONG", "BLOCK_M", "PACK_HEADS"):
         assert len({config[name] for config in configs}) == 2, name
     interpreted = variants(plan, H100, in_use, interpreted=True)
     assert {config["schedule"] for config in interpreted[1:]} == {"portable"}

@@ -53,7 +53,6 @@ def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
         Parameter("PACK_HEADS", tuple(n for n in packs if plan.kind.heads.group % n == 0)),
         Parameter("HEADS_TOGETHER", tuple(sorted({1, 2, 4, 8, 16, 32, plan.kind.heads.group}))),
         Parameter("PING_PONG", (False, True)),
-        Parameter("PERSISTENT", (True, False)),
     )
 
 
@@ -132,7 +131,6 @@ def _preference(block_m: int, block_n: int, **values: Value) -> Config:
             "PACK_HEADS": 1,
             "HEADS_TOGETHER": 1,
             "PING_PONG": False,
-            "PERSISTENT": True,
             **values,
         }
     )
