@@ -1,4 +1,4 @@
-"""Counters from which the programs of a persistent launch draw their next tile of queries, and notes of how tiles went."""
+"""What programs of a persistent launch draw their next tile of queries from, and where they note how a tile went."""
 
 from __future__ import annotations
 

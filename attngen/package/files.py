@@ -15,6 +15,7 @@ from attngen.package.configs import config_table
 from attngen.package.names import exports_key, function_names
 from attngen.package.op import Op, make_op
 from attngen.plan import plan_forward
+from attngen.plan.hopper import VISITS
 from attngen.resources import resource_dir
 from attngen.source.text import LINE_LENGTH, call
 from attngen.spec import EXTERNAL, Spec, dump_spec
@@ -44,6 +45,7 @@ def package_files(spec: Spec, package: str, *, target: Target, db: Database | st
             descriptors=descriptors,
             gluon=gluon,
             scales=scales,
+            visits=VISITS,
             named_tensors="tensor" in shapes,
             named_numbers="scalar" in shapes,
         ),

@@ -15,7 +15,7 @@ from attngen.source.elementwise import Assignment
 FIRST_BARRIER = 8  # named barriers below are the compiler's
 LAZY = 8.0  # powers of two by which a stale maximum may be exceeded
 FLOAT8_LAZY = 0.8  # 2 ** (WEIGHT_BITS + 0.8) is below 448, the largest number of e4m3
-MOST_SUMMED = {"bfloat16": "2.0**64", "float16": "65504.0", "float8_e4m3": "2.0**64"}
+MOST_SUMMED = {"bfloat16": "2.0**64", "float16": "65504.0"}  # of a row's weights, so that none is too large
 KEYS_SUMMED = 1024  # keys whose values tensor cores add up in 14 bits before the sum is put aside
 
 
@@ -77,9 +77,9 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         located.append(f"tiles_{n}")
 
     guessed = [
-        f"(full_end_{n} > {'full_first' if loop['left_edge'] else 'first'}_{n})"
+        f"full_end_{n} > {'full_first' if loop['left_edge'] else 'first'}_{n}"
         for n, loop in enumerate(loops)
-        if not loop["masked_only"]
+        if not loop["masked_only"] and not quantised
     ]
     rings = ["q_full", "k_full", "v_full"]
     shared = ["q_free", "published", "places", "judged", "ticket_ptr"]
@@ -107,7 +107,6 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "seamless": shape.seamless,
         "ping_pong": shape.ping_pong,
         "clears": clears,
-        "halved": shape.consumers == 2 and not quantised,
         "pack_weights": shape.consumers == 3,  # of 8 bits; pairs of 16 bits always are
         "scored_names": scored_names,
         "scale_names": scale_names,
@@ -123,7 +122,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "loops": loops,
         "locate_names": locate,
         "located": located,
-        "guessed": " | ".join(guessed) or "False",  # whether a tile of queries has whole tiles of keys
+        "guessed": " | ".join(f"({one})" for one in guessed) if len(guessed) > 1 else "".join(guessed) or "False",  # whether a tile of queries has whole tiles of keys
         "found": located if "key_first" in located or not quantised else [*located, "key_first"],
         "producer_names": producer,
         "consumer_names": consumer,
@@ -158,9 +157,10 @@ def _constants(shape: HopperShape, dtype: str) -> list[Assignment]:
         Assignment("STAGES", str(stages), "tiles of keys and of values in shared memory"),
         Assignment("PLACES", str(VISITS), "tiles of queries whose place is published ahead"),
         Assignment("EVERY", str(2**30), "keys, more than there are"),
-        Assignment("MOST_SUMMED", MOST_SUMMED[dtype], "of a row's weights, so that none is too large"),
-        Assignment("LAZY", repr(FLOAT8_LAZY if quantised else LAZY)),
+        Assignment("LAZY", repr(FLOAT8_LAZY if quantised else LAZY), "powers of two above a stale maximum"),
     ]
+    if not quantised:
+        out.append(Assignment("MOST_SUMMED", MOST_SUMMED[dtype], "of a row's weights: none is too large for its dtype"))
     if quantised:
         out += [
             Assignment("KEYS_TURNED", str(KEYS_TURNED), "keys of a group of values, in an order of their own"),

@@ -82,8 +82,10 @@ def test_main_loops_are_what_they_should_be(name):
     for count in made.loops:
         assert count["LDL"] + count["STL"] <= SPILLS_IN_LOOPS, count
         assert count["WARPGROUP"] > 0 and count["MUFU"] >= config["BLOCK_N"] // 4
-        assert count["SHFL"] == 4  # the rows' maxima and nothing else: weights stay in their threads
+        assert count["SHFL"] in (0, 4)  # rows' maxima and nothing else: weights stay in their threads
         if kind.quantised:
             columns = sum(chunk.width for chunk in plan.v_chunks)
             assert count["HGMMA"] == 0 and count["LDS"] == count["STS"] == columns // 8  # sums put aside
             assert count["F2FP"] == config["BLOCK_N"] // 4 and count["PRMT"] <= config["BLOCK_N"] // 8
+    whole = [count for count in made.loops if not count["FMNMX"]]  # tiles without an edge: nobody looks for maxima
+    assert kind.quantised or (len(whole) >= consumers and not any(count["SHFL"] for count in whole))

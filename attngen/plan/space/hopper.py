@@ -105,8 +105,6 @@ def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> l
             best.append(_preference(192, 128, HEADS_TOGETHER=together, PING_PONG=dense))
         best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=dense))
     elif value_width(plan) <= WIDE_VALUES:
-        if _keys_of_three(plan) and even and queries > SHORT and len(plan.loops) == 1:
-            best.append(_preference(192, _keys_of_three(plan), HEADS_TOGETHER=together))
         turns = dense or query_width(plan) > WIDE_VALUES
         best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=turns))
     return [*best, _preference(128, 64, HEADS_TOGETHER=together)]
