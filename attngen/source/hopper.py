@@ -16,6 +16,7 @@ FIRST_BARRIER = 8  # named barriers below are the compiler's
 LAZY = 8.0  # powers of two by which a stale maximum may be exceeded
 FLOAT8_LAZY = 0.8  # 2 ** (WEIGHT_BITS + 0.8) is below 448, the largest number of e4m3
 MOST_SUMMED = {"bfloat16": "2.0**64", "float16": "65504.0"}  # of a row's weights, so that none is too large
+SPARED_TILES = {"float16": 1}  # whole tiles that are looked at too: few keys at an edge say too little of a maximum
 KEYS_SUMMED = 1024  # keys whose values tensor cores add up in 14 bits before the sum is put aside
 
 
@@ -122,7 +123,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "loops": loops,
         "locate_names": locate,
         "located": located,
-        "guessed": " | ".join(f"({one})" for one in guessed) if len(guessed) > 1 else "".join(guessed) or "False",  # whether a tile of queries has whole tiles of keys
+        "guessed": _any_of(guessed),  # whether a tile of queries has whole tiles of keys
         "found": located if "key_first" in located or not quantised else [*located, "key_first"],
         "producer_names": producer,
         "consumer_names": consumer,
@@ -130,6 +131,11 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "tile_call": signature,
         "step_arguments": lambda key, masked: [*state, *constant, key, "WG", str(masked)],
     }
+
+
+def _any_of(conditions: list[str]) -> str:
+    """An expression that is true where one of ``conditions`` is."""
+    return " | ".join(f"({one})" for one in conditions) if len(conditions) > 1 else "".join(conditions) or "False"
 
 
 def _in_gluon(loop: Any) -> dict[str, Any]:
@@ -156,6 +162,7 @@ def _constants(shape: HopperShape, dtype: str) -> list[Assignment]:
         Assignment("BLOCK_N", str(shape.block_n), "keys of a tile"),
         Assignment("STAGES", str(stages), "tiles of keys and of values in shared memory"),
         Assignment("PLACES", str(VISITS), "tiles of queries whose place is published ahead"),
+        Assignment("SPARED", str(shape.block_n * SPARED_TILES.get(dtype, 0)), "keys of whole tiles counted as edges"),
         Assignment("EVERY", str(2**30), "keys, more than there are"),
         Assignment("LAZY", repr(FLOAT8_LAZY if quantised else LAZY), "powers of two above a stale maximum"),
     ]
