@@ -14,6 +14,7 @@ CONSUMER_REGISTERS = {1: 240, 2: 240, 3: 160}  # of a thread, by warpgroups: 64 
 ENTRY_REGISTERS = {1: 240, 2: 168, 3: 128}  # before they are handed over
 NAMED_BARRIERS = 8  # that the compiler leaves free
 BARRIER_BYTES = 1024
+WIDE_VALUES = 128  # columns of values beside which 128 keys still fit
 VISITS = 4  # tiles of queries of a program between where they are announced and what is said of them
 
 
@@ -28,6 +29,7 @@ class HopperShape:
     heads_together: int
     ping_pong: bool
     separate_out: bool  # results have a place of their own in shared memory
+    in_order: bool  # scores, softmax and values of a tile of keys before those of the next: no registers for both
 
     @classmethod
     def of(cls, plan: ForwardPlan, config: Config) -> HopperShape:
@@ -43,12 +45,13 @@ class HopperShape:
             separate_out=plan.kind.quantised
             or not _out_fits_queries(plan)
             or _bytes(plan, consumers, block_n, stages, True) <= MOST_SHARED,
+            in_order=block_n > most_keys(plan),
         )
 
     @property
     def seamless(self) -> bool:
         """Whether a tile of queries begins while the one before ends: its results must not be in the queries' place."""
-        return self.separate_out
+        return self.separate_out and not self.in_order
 
     @property
     def consumer_registers(self) -> int:
@@ -63,6 +66,16 @@ class HopperShape:
 
 
 MOST_SHARED = 232448  # bytes that a program has on Hopper
+
+
+def most_keys(plan: ForwardPlan) -> int:
+    """Keys of a tile whose scores fit into registers beside the accumulators and the weights of the tile before."""
+    return 128 if sum(c.width for c in plan.v_chunks) <= WIDE_VALUES else 64
+
+
+def most_keys_in_order(plan: ForwardPlan) -> int:
+    """The same where weights take no registers of their own: in 8 bits, they take the place of scores."""
+    return 2 * most_keys(plan) if plan.kind.quantised else most_keys(plan)
 
 
 def _out_fits_queries(plan: ForwardPlan) -> bool:

@@ -93,8 +93,9 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     consumer += [*rings, *shared, "lse_ptr", "heads", "seq_q", "tile_count"]
     consumer += [*(["key_range_ptr"] if clears else []), *arguments]
 
-    state = [*names["accumulators"], "p", "row_max", "row_sum", "k_slot", "k_phase", "v_slot", "v_phase"]
-    state += [*(["v_key"] if clears else []), "remaining", *(["kept"] if quantised else [])]
+    state = [*names["accumulators"], *([] if shape.in_order else ["p"]), "row_max", "row_sum", "k_slot", "k_phase"]
+    state += [] if shape.in_order else ["v_slot", "v_phase"]
+    state += [*(["v_key"] if clears else []), "remaining", *(["kept", "puts"] if quantised else [])]
     constant = names["q_tiles"] + names["k_buffers"] + names["v_buffers"] + kept
     constant += ["k_full", "v_full", *(["key_range_ptr"] if clears else []), *scored_names, *scale_names]
     signature = [*constant, "key", "WG: gl.constexpr", "MASKED: gl.constexpr"]
@@ -106,9 +107,9 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "consumers": shape.consumers,
         "separate_out": shape.separate_out,
         "seamless": shape.seamless,
+        "in_order": shape.in_order,
         "ping_pong": shape.ping_pong,
         "clears": clears,
-        "pack_weights": shape.consumers == 3,  # of 8 bits; pairs of 16 bits always are
         "scored_names": scored_names,
         "scale_names": scale_names,
         "scale_is_of_rows": bool(scale_names) and shape.pack > 1,

@@ -5,17 +5,18 @@ from __future__ import annotations
 from attngen.config import Config
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.hopper import ROWS
+from attngen.plan.hopper import HopperShape
 from attngen.plan.space import feasible_anywhere
 from attngen.target import Target
 
 
-def structure(config: Config) -> tuple:
+def structure(plan: ForwardPlan, config: Config) -> tuple:
     """What decides which code is generated, tile sizes and warps apart."""
     packed = int(config.get("PACK_HEADS") or 1) > 1
     if is_gluon(config):
-        names = ("PING_PONG", "ACROSS")
-        return config["schedule"], int(config["BLOCK_M"] or 0) // ROWS, packed, *(config.get(name) for name in names)
+        shape = HopperShape.of(plan, config)
+        in_order = config["schedule"] == "hopper" and shape.in_order
+        return config["schedule"], shape.consumers, packed, in_order, shape.ping_pong, config.get("ACROSS")
     return config.get("schedule"), config.get("loads"), packed, config.get("SPLIT_MASKS")
 
 
@@ -29,22 +30,22 @@ def variants(plan: ForwardPlan, target: Target, in_use: Config, *, interpreted: 
     for config in feasible_anywhere(plan, target):
         if interpreted and is_gluon(config):
             continue
-        held = nearest.get(structure(config))
+        held = nearest.get(structure(plan, config))
         rank = _tile if interpreted else (lambda c: _difference(c, in_use))
         if held is None or rank(config) < rank(held):
-            nearest[structure(config)] = config
-    nearest.pop(structure(in_use), None)
-    return _every_choice([in_use, *(nearest[key] for key in sorted(nearest, key=str))])
+            nearest[structure(plan, config)] = config
+    nearest.pop(structure(plan, in_use), None)
+    return _every_choice(plan, [in_use, *(nearest[key] for key in sorted(nearest, key=str))])
 
 
-def _every_choice(configs: list[Config]) -> list[Config]:
+def _every_choice(plan: ForwardPlan, configs: list[Config]) -> list[Config]:
     """Without those Gluon configs whose every choice is also an earlier one's; first come those most like the first."""
     kept = [config for config in configs if not is_gluon(config)]
     for schedule in {config["schedule"]: None for config in configs if is_gluon(config)}:
         own = [config for config in configs if config["schedule"] == schedule]
-        first, seen = structure(own[0]), set[tuple]()
-        for config in sorted(own, key=lambda c: sum(a != b for a, b in zip(structure(c), first, strict=True))):
-            choices = set(enumerate(structure(config)))
+        first, seen = structure(plan, own[0]), set[tuple]()
+        for config in sorted(own, key=lambda c: sum(a != b for a, b in zip(structure(plan, c), first, strict=True))):
+            choices = set(enumerate(structure(plan, config)))
             if not choices <= seen:
                 kept.append(config)
                 seen |= choices

@@ -38,6 +38,7 @@ KERNELS = {
     "128 wide, three warpgroups": (kind_of((128, 128), causal=True), {"BLOCK_M": 192, "BLOCK_N": 64}),
     "64 wide, in turns": (kind_of((64, 64), causal=True, dtype="float16"), {"BLOCK_M": 128, "PING_PONG": True}),
     "FP8, 128 wide, causal": (float8((128, 128), causal=True), {}),
+    "FP8, 128 wide, values under the next scores": (float8((128, 128), causal=True), {"BLOCK_N": 128}),
     "FP8, 128 wide, in turns": (float8((128, 128)), {"PING_PONG": True}),
     "FP8, 64 wide, 192 rows": (float8((64, 64), causal=True), {"BLOCK_M": 192}),
     "FP8, 256 wide": (float8((256, 256), causal=True), {}),
@@ -59,6 +60,7 @@ QUICK = (
     "FP8, 128 wide, causal",
     "FP8, 64 wide, 192 rows",
     "FP8, 256 wide",
+    "FP8, a window, heads packed",
 )
 
 

@@ -49,8 +49,8 @@ def key_at(place):
     return place // 16 * 16 + place // 2 % 2 * 8 + place // 4 % 4 * 2 + place % 2
 
 
-@pytest.mark.parametrize("rows", [128, 192])
-def test_each_place_has_its_key(rows, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("rows", "keys"), [(128, 128), (192, 128), (128, 256)])
+def test_each_place_has_its_key(rows, keys, tmp_path, monkeypatch):
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.experimental.gluon._runtime import GluonASTSource
@@ -58,8 +58,8 @@ def test_each_place_has_its_key(rows, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     monkeypatch.setenv("ATTNGEN_CACHE", str(tmp_path / "attngen"))
     plan = plan_forward(Kind("kind", Heads(1, 1), HeadDim(64, 64), dtype="float8_e4m3"))
-    config = default_config(plan, get_target("h100")).replace(BLOCK_M=rows)
-    path = tmp_path / f"probe_{rows}.py"
+    config = default_config(plan, get_target("h100")).replace(BLOCK_M=rows, BLOCK_N=keys)
+    path = tmp_path / f"probe_{rows}_{keys}.py"
     path.write_text(render(plan, config).text + PROBE)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -73,7 +73,7 @@ def test_each_place_has_its_key(rows, tmp_path, monkeypatch):
     operands = [register for _, operand in products if operand for register in operand.split(",")]
     narrowed = re.findall(r"x2\.f32 l, (\S+), (\S+); \S+x2\.f32 h, (\S+), (\S+); mov\.b32 (\S+), \{l, h\}", ptx)
     sources = {result: (b, a, d, c) for a, b, c, d, result in narrowed}  # the lowest byte first
-    assert len(operands) == len(set(operands)) == 32 // 2
+    assert len(operands) == len(set(operands)) == keys // 8
     for n, register in enumerate(operands):
         for byte, source in enumerate(sources[register]):
             row, place = weight(n, byte)

@@ -199,7 +199,7 @@ def test_every_structure_is_verified_once():
     plan = plan_forward(parse_spec("{heads: {query: 16, kv: 2}, head_dim: 64, window: {half: 64}}").kinds[0])
     in_use = default_config(plan, H100)
     configs = variants(plan, H100, in_use)
-    structures = [structure(config) for config in configs]
+    structures = [structure(plan, config) for config in configs]
     assert configs[0] == in_use and len(set(structures)) == len(structures)
     portable = [config for config in configs if config["schedule"] in ("portable", "window")]
     assert {config["schedule"] for config in portable} == {"portable", "window"}

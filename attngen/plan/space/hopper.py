@@ -6,7 +6,7 @@ import math
 
 from attngen.config import Config, Value
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.hopper import NAMED_BARRIERS, ROWS, HopperShape
+from attngen.plan.hopper import NAMED_BARRIERS, ROWS, WIDE_VALUES, HopperShape, most_keys, most_keys_in_order
 from attngen.plan.space.common import (
     FEW_QUERIES,
     Family,
@@ -22,7 +22,6 @@ from attngen.target import Target
 
 MOST_PACKED = 8  # heads of one tile: of 64 rows a warpgroup, 8 queries are left
 THREE_WARPGROUPS = {128: 64, 64: 128}  # keys of a tile, and columns beside them that 160 registers a thread hold
-WIDE_VALUES = 128  # columns of values beside which 128 keys still fit
 SMALL_WINDOW = 256  # keys: a few tiles at most, so that filling the pipeline costs more than it gains
 L2_BYTES = 32 * 2**20  # of an H100's 50 MB, for keys and values of heads that run side by side
 SHORT = 4096  # queries: below, tiles of 192 rows are too few to even out; a quarter where all tiles are alike
@@ -47,7 +46,7 @@ def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
     return (
         Parameter("schedule", ("hopper",)),
         Parameter("BLOCK_M", (128, 192) if _keys_of_three(plan) else (128,)),
-        Parameter("BLOCK_N", (64, 128)),
+        Parameter("BLOCK_N", (64, 128, 256) if plan.kind.quantised else (64, 128)),
         Parameter("num_warps", (4,)),
         Parameter("num_stages", (2, 3)),
         Parameter("PACK_HEADS", tuple(n for n in packs if plan.kind.heads.group % n == 0)),
@@ -69,18 +68,19 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
             f"{keys} keys beside {columns} columns" for keys, columns in _three_warpgroups(plan).items()
         )
         return f"three warpgroups have registers for {sizes} of queries and of values"
-    if int(config["BLOCK_N"] or 0) > _most_keys(plan):
+    keys, most = int(config["BLOCK_N"] or 0), most_keys(plan)
+    if keys > (most if three or plan.span is not None else most_keys_in_order(plan)):
         return "accumulators, scores and weights need more registers than a thread has"
     shape = HopperShape.of(plan, config)
     if shape.named_barriers > NAMED_BARRIERS:
         return f"{shape.named_barriers} named barriers; {NAMED_BARRIERS} are free"
-    more = config.replace(BLOCK_N=_most_keys(plan), num_stages=2)
+    more = config.replace(BLOCK_N=most, num_stages=2)
     fits = shared_bytes(plan, more, target) <= target.shared_per_block
-    if plan.span is None and fits and int(config["BLOCK_N"] or 0) < _most_keys(plan) and not three:
+    if plan.span is None and fits and keys < most and not three:
         return "as many keys as fit are best, except at the edges of a window"
     if _in_small_window(plan) and (shape.ping_pong or stages > 2 or rows > 2 * ROWS):
         return "a window of a few tiles is over before these matter"
-    if stages not in ((2, 3) if int(config["BLOCK_N"] or 0) < _most_keys(plan) else (2,)):
+    if stages not in ((2, 3) if keys < most else (2,)):
         return "two tiles of keys are in flight, or three smaller ones"
     if needed := _packing(plan, shape.pack, rows, problem):
         return needed
@@ -100,12 +100,14 @@ def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> l
     even = dense and not plan.unbalanced
     queries = math.inf if problem is None else problem.seq_q
     best: list[Config] = []
-    if _keys_of_three(plan) == _most_keys(plan):
+    if _keys_of_three(plan) == most_keys(plan):
         if queries > (SHORT // 4 if even else SHORT) and len(plan.loops) == 1:
             best.append(_preference(192, 128, HEADS_TOGETHER=together, PING_PONG=dense))
         best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=dense))
     elif value_width(plan) <= WIDE_VALUES:
         turns = dense or query_width(plan) > WIDE_VALUES
+        if plan.kind.quantised and dense and plan.plain_scores and queries > (SHORT // 4 if even else SHORT):
+            best.append(_preference(128, most_keys_in_order(plan), HEADS_TOGETHER=together, PING_PONG=True))
         best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=turns))
     return [*best, _preference(128, 64, HEADS_TOGETHER=together)]
 
@@ -163,11 +165,6 @@ def _heads_in_cache(plan: ForwardPlan, problem: Problem) -> int:
     columns = plan.kind.head_dim.qk + plan.kind.head_dim.v
     fitting = L2_BYTES // (problem.seq_k * columns * ELEMENT_BYTES[plan.kind.dtype]) * plan.kind.heads.group
     return 2 ** min(max(fitting, 1).bit_length() - 1, 5)
-
-
-def _most_keys(plan: ForwardPlan) -> int:
-    """Keys of a tile whose scores and weights fit into registers beside the accumulators."""
-    return 128 if value_width(plan) <= WIDE_VALUES else 64
 
 
 def _packing(plan: ForwardPlan, pack: int, rows: int, problem: Problem | None) -> str | None:
