@@ -19,32 +19,19 @@ MAX_GRID = 2**31 - 1
 
 
 class Descriptor:
-    """A tensor as the copy engine is told of it; what Triton's launcher reads of a TensorDescriptor.
+    """What the copy engine is told of tensors of one shape and strides; it holds no tensor, which would live on."""
 
-    The prepared one has no base: it would keep the tensor alive, and threads would share it.
-    """
+    __slots__ = ("block_shape", "gluon", "padding", "shape", "strides")
 
-    __slots__ = ("base", "block_shape", "gluon", "padding", "shape", "strides")
-    base: Any
-
-    def __init__(self, base: torch.Tensor, box: Box, gluon: bool = False) -> None:
-        self.base = None
-        self.shape = list(base.shape)
-        self.strides = list(base.stride())
+    def __init__(self, tensor: torch.Tensor, box: Box, gluon: bool = False) -> None:
+        self.shape = list(tensor.shape)
+        self.strides = list(tensor.stride())
         self.block_shape = list(box)
         self.gluon = gluon
         self.padding = "zero"
 
-    def of(self, base: torch.Tensor) -> Descriptor:
-        """The descriptor of another tensor with the same shape and strides."""
-        other = Descriptor.__new__(Descriptor)
-        other.base = base
-        other.shape, other.strides, other.block_shape = self.shape, self.strides, self.block_shape
-        other.gluon, other.padding = self.gluon, self.padding
-        return other
-
-    def official(self) -> Any:
-        """The same as Triton's own front end takes it."""
+    def official(self, base: torch.Tensor) -> Any:
+        """One tensor's, as Triton's own front end takes it."""
         if self.gluon:
             from triton.experimental.gluon import language as gl
             from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
@@ -54,12 +41,12 @@ class Descriptor:
                 torch.float16: gl.float16,
                 torch.float8_e4m3fn: gl.float8e4nv,
             }
-            element = elements[self.base.dtype]
+            element = elements[base.dtype]
             layout = gl.NVMMASharedLayout.get_default_for(self.block_shape, element)
-            return TensorDescriptor(self.base, self.shape, self.strides, self.block_shape, layout)
+            return TensorDescriptor(base, self.shape, self.strides, self.block_shape, layout)
         from triton.tools.tensor_descriptor import TensorDescriptor as Portable
 
-        return Portable(self.base, self.shape, self.strides, self.block_shape)
+        return Portable(base, self.shape, self.strides, self.block_shape)
 
 
 def empty_outputs(q: torch.Tensor, v_dim: int, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from attngen.config import Config
-from attngen.op.arguments import constant_arguments, empty_outputs, pointer_parameters, tile_count
+from attngen.op.arguments import Descriptor, constant_arguments, empty_outputs, pointer_parameters, tile_count
 from attngen.op.checks import check_call, keywords_of, ordered_keywords
 from attngen.op.direct import Direct, direct_launch
 from attngen.op.tickets import Tickets
@@ -122,17 +122,18 @@ class Prepared:
         stream = torch._C._cuda_getCurrentRawStream(self.device.index)
         if self.turning is not None:
             tensors += (self.turning(v, extras[-1], stream=stream),)
-        arguments = self.arguments.copy()
+        arguments, places = direct.arguments(), direct.places
         for position, source in self.pointers:
             tensor = tensors[source]
             if tensor is not None:
-                held = arguments[position]
-                arguments[position] = tensor.data_ptr() if held is None else held.of(tensor)
+                maps = direct.maps.get(position)
+                address = tensor.data_ptr()
+                arguments[places[position]] = address if maps is None else maps[address]
         for position, source in self.scalars:
-            arguments[position] = tensors[source]
+            arguments[places[position]] = tensors[source]
         if self.tickets is not None:
-            arguments[self.ticket_position] = self.tickets.of(self.device, stream).data_ptr()
-        direct(stream, *arguments, *self.constants)
+            arguments[places[self.ticket_position]] = self.tickets.of(self.device, stream).data_ptr()
+        direct(stream, arguments)
         return out, lse
 
     def _first(self, tensors: Sequence[Any]) -> None:
@@ -143,7 +144,7 @@ class Prepared:
         arguments = self.arguments.copy()
         for position, source in self.pointers:
             held = arguments[position]
-            arguments[position] = tensors[source] if held is None else held.of(tensors[source]).official()
+            arguments[position] = tensors[source] if held is None else held.official(tensors[source])
         for position, source in self.scalars:
             arguments[position] = tensors[source]
         if self.device.type != "cuda":
@@ -155,4 +156,5 @@ class Prepared:
                 stream = torch._C._cuda_getCurrentRawStream(self.device.index)
                 arguments[self.ticket_position] = self.tickets.of(self.device, stream)
             compiled = self.function[(self.grid,)](*arguments, **self.options)
-        self._direct = direct_launch(compiled, self.grid)
+        descriptors = [n for n, argument in enumerate(self.arguments) if isinstance(argument, Descriptor)]
+        self._direct = direct_launch(compiled, self.grid, [*self.arguments, *self.constants], descriptors)

@@ -40,8 +40,10 @@ class Turning:
         if stream is None or direct is None:
             tensors = (v.view(torch.uint8), turned.view(torch.uint8), key_range)
             compiled = self.function[(self.grid,)](*tensors, *self.numbers, num_warps=NUM_WARPS)
-            self._direct = direct_launch(compiled, self.grid)
+            self._direct = direct_launch(compiled, self.grid, [None, None, None, *self.numbers])
             return turned
-        pointers = (v.data_ptr(), turned.data_ptr(), None if key_range is None else key_range.data_ptr())
-        direct(stream, *pointers, *self.numbers)
+        arguments = direct.arguments()
+        arguments[0], arguments[1] = v.data_ptr(), turned.data_ptr()
+        arguments[2] = None if key_range is None else key_range.data_ptr()
+        direct(stream, arguments)
         return turned
