@@ -49,7 +49,7 @@ class Direct:
         self._arguments: list[Any] = []
         self.places: list[int] = []  # where each of the kernel's arguments is among those of the launcher
         self.maps: dict[int, TensorMaps] = {}  # of each descriptor among the kernel's arguments
-        metas = iter(compiled.metadata.tensordesc_meta or ())
+        metas = iter(getattr(compiled.metadata, "tensordesc_meta", None) or ())
         for n, argument in enumerate(arguments):
             self.places.append(len(self._arguments))
             if n in descriptors:
@@ -77,7 +77,7 @@ def direct_launch(compiled: Any, grid: int, arguments: Sequence[Any], descriptor
     run = compiled.run
     if getattr(run, "global_scratch_size", 0) or getattr(run, "profile_scratch_size", 0):
         return None
-    if descriptors and not all(compiled.metadata.tensordesc_meta or (None,)):
+    if descriptors and not all(getattr(compiled.metadata, "tensordesc_meta", None) or (None,)):
         return None
     return Direct(compiled, grid, arguments, descriptors)
 
