@@ -21,7 +21,7 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.pool import NullPool, StaticPool
 
-from attngen.database.models import SCHEMA_VERSION, Base, Meta
+from attngen.database.models import SCHEMA_VERSION, Base, Meta, TrialRow
 from attngen.errors import UsageError
 
 BUSY_TIMEOUT_SECONDS = 30.0
@@ -94,9 +94,15 @@ def retry(action: Callable[[], T]) -> T:
     raise AssertionError("unreachable")
 
 
+def create_missing(engine: Engine, *rows: type[Base]) -> None:
+    """Make tables where they are missing."""
+    tables: list[Any] = [row.__table__ for row in rows]
+    retry(lambda: Base.metadata.create_all(engine, tables=tables))
+
+
 def create_tables(engine: Engine) -> None:
-    """Make the tables where they are missing, and refuse those of another version."""
-    retry(lambda: Base.metadata.create_all(engine))
+    """Make the tables that every database has where they are missing, and refuse those of another version."""
+    create_missing(engine, Meta, TrialRow)
     with engine.connect() as connection:
         found = connection.execute(select(Meta.value).where(Meta.name == "schema")).scalar()
     if found is None:

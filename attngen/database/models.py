@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Index, String, Text
+from sqlalchemy import JSON, DateTime, Index, LargeBinary, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from attngen.config import Config
@@ -68,6 +68,16 @@ class TrialRow(Base):
     driver: Mapped[str] = mapped_column(String(80))
     study: Mapped[str] = mapped_column(String(200), index=True)
     created: Mapped[datetime] = mapped_column(DateTime)  # UTC
+
+
+class KernelRow(Base):
+    """A tuning's winner as it was compiled, so that its first call need not compile it; never exported or merged."""
+
+    __tablename__ = "kernels"
+
+    source: Mapped[str] = mapped_column(String(64), primary_key=True)  # digest of the generated text
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)  # Triton's: of source, arguments, GPU and versions
+    files: Mapped[bytes] = mapped_column(LargeBinary)  # a zip of what Triton keeps of it
 
 
 _ELSEWHERE = {"problem", "config", "versions", "created"}  # the others are columns as they are

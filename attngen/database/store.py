@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import partial
@@ -13,7 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from attngen.config import Config
-from attngen.database.engine import resolve_url
+from attngen.database.engine import resolve_url, sqlite_file
+from attngen.database.kernels import packed, unpacked
 from attngen.database.lookup import Candidate, find
 from attngen.database.models import TrialRow
 from attngen.database.ranking import Templates, best_first, no_templates
@@ -179,6 +180,24 @@ class Database:
             shape = Problem(problem.kernel, problem.digest, *sizes)
             found.append(Candidate(shape, target, source, shipped=False, load=loader(shape, target)))
         return found
+
+    # Compiled kernels
+
+    def keep_kernel(self, source: str, key: str, files: Mapping[str, bytes]) -> None:
+        """Keep a compiled kernel of a source's digest under Triton's key for it.
+
+        In a file alone: what a server holds, others could have put there, and a kernel is code.
+        """
+        if sqlite_file(self.url) is not None:
+            self._table.keep_kernel(source, key, packed(files))
+
+    def kernels(self, source: str) -> dict[str, dict[str, bytes]]:
+        """The compiled kernels of a source, by Triton's key: files by name."""
+        if sqlite_file(self.url) is None:
+            return {}
+        rows = self._or_warn(lambda: list(self._table.kernels(source)))
+        found = {key: unpacked(files) for key, files in rows}
+        return {key: files for key, files in found.items() if files}
 
     # Text
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine, Select, delete, insert, select
+from sqlalchemy import Engine, Select, delete, insert, inspect, literal, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
-from attngen.database.engine import create_tables, make_engine, retry, sqlite_file
-from attngen.database.models import TrialRow, from_row, to_row
+from attngen.database.engine import create_missing, create_tables, make_engine, retry, sqlite_file
+from attngen.database.models import KernelRow, TrialRow, from_row, to_row
 from attngen.database.trial import Trial
 
 _CHUNK = 500  # rows in one statement: below every database's limit on parameters
@@ -48,6 +48,25 @@ class TrialTable:
         engine = self._writable()
         for part in _chunks(fingerprints):
             retry(partial(_execute, engine, delete(TrialRow).where(TrialRow.fingerprint.in_(part))))
+
+    def keep_kernel(self, source: str, key: str, files: bytes) -> None:
+        """Keep a compiled kernel, in place of the same one compiled before."""
+        engine = self._writable()
+        create_missing(engine, KernelRow)
+        same = (KernelRow.source == source) & (KernelRow.key == key)
+
+        def replace() -> None:
+            with engine.begin() as connection:
+                connection.execute(delete(KernelRow).where(same))
+                connection.execute(insert(KernelRow).values(source=source, key=key, files=files))
+
+        retry(replace)
+
+    def kernels(self, source: str) -> Sequence[Any]:
+        """(key, files) of each compiled kernel of a source; the table is made when one is kept."""
+        if not self.rows(select(literal(1))) or not inspect(self._writable()).has_table(KernelRow.__tablename__):
+            return []
+        return self.rows(select(KernelRow.key, KernelRow.files).where(KernelRow.source == source))
 
     def select(self, statement: Select) -> list[Trial]:
         """Trials from a SELECT over every column; rows that no attngen would write are left out, with a warning."""

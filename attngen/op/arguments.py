@@ -21,14 +21,13 @@ MAX_GRID = 2**31 - 1
 class Descriptor:
     """What the copy engine is told of tensors of one shape and strides; it holds no tensor, which would live on."""
 
-    __slots__ = ("block_shape", "gluon", "padding", "shape", "strides")
+    __slots__ = ("block_shape", "gluon", "shape", "strides")
 
     def __init__(self, tensor: torch.Tensor, box: Box, gluon: bool = False) -> None:
         self.shape = list(tensor.shape)
         self.strides = list(tensor.stride())
         self.block_shape = list(box)
         self.gluon = gluon
-        self.padding = "zero"
 
     def official(self, base: torch.Tensor) -> Any:
         """One tensor's, as Triton's own front end takes it."""

@@ -67,6 +67,10 @@ class Chooser:
         config = default_config(self.plan, target, problem, able)
         return Chosen(config, f"default for {target.name}; 'attngen tune' finds a better one")
 
+    def kernels(self, source: str) -> dict[str, dict[str, bytes]]:
+        """What the database has compiled of a source's digest."""
+        return self._database().kernels(source)
+
     def _database(self) -> Database:
         if not isinstance(self._db, Database):
             self._db = open_database(self._db)

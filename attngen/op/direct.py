@@ -10,7 +10,7 @@ from typing import Any
 import triton
 
 KNOWN = ("3.6.",)  # versions whose compiled kernels are called so
-MOST_MAPS = 256  # kept of one descriptor; memory that an allocator hands out again and again has few addresses
+MOST_MAPS = 64  # kept of one descriptor; memory that an allocator hands out again and again has few addresses
 
 
 class TensorMaps(dict[int, Any]):
@@ -21,9 +21,8 @@ class TensorMaps(dict[int, Any]):
 
         self._encode = triton.runtime.driver.active.utils.fill_tma_descriptor
         element = TMA_DTYPE_DEVICE_TO_HOST[meta["elem_type"]]
-        padding = int(descriptor.padding == "nan")
         self._before = (meta["swizzle"], meta["elem_size"], element, meta["block_size"])
-        self._after = (descriptor.shape, descriptor.strides, padding)
+        self._after = (descriptor.shape, descriptor.strides, 0)  # zeros beyond the edges
 
     def __missing__(self, address: int) -> Any:
         if len(self) >= MOST_MAPS:
@@ -79,10 +78,12 @@ def direct_launch(compiled: Any, grid: int, arguments: Sequence[Any], descriptor
         return None
     if descriptors and not all(getattr(compiled.metadata, "tensordesc_meta", None) or (None,)):
         return None
+    if compiled.metadata.target.backend == "cuda" and _launcher_of(run) is None:
+        return None
     return Direct(compiled, grid, arguments, descriptors)
 
 
 def _launcher_of(run: Any) -> Any:
-    """The compiled launcher within what turns descriptors to its arguments."""
+    """The compiled launcher within what turns descriptors to its arguments; None where it is elsewhere."""
     launch = run.launch
-    return inspect.getclosurevars(launch).nonlocals["launcher"] if inspect.isfunction(launch) else launch
+    return inspect.getclosurevars(launch).nonlocals.get("launcher") if inspect.isfunction(launch) else launch

@@ -71,6 +71,10 @@ class Launcher:
             prepared = self._kept.keep(key, self.prepare(q, k, v, extras))
         return prepared(q, k, v, extras)
 
+    def compiled(self) -> list[Any]:
+        """What Triton has compiled for the calls so far, one a specialisation."""
+        return list({one.hash: one for prepared in self._kept.values() if (one := prepared.compiled)}.values())
+
     def prepare(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extras: Sequence[Any]) -> Prepared:
         """The launch for tensors of these shapes, strides and alignments."""
         return Prepared(self, q, k, v, extras)
@@ -106,6 +110,7 @@ class Prepared:
         ]
         self.constants = [config[name] for name in launcher.source.constexprs]
         self.turning = Turning(plan, v) if is_turned(plan, config) and not self.empty else None
+        self.compiled: Any = None
         self._direct: Direct | None = None
 
     def __call__(
@@ -155,6 +160,6 @@ class Prepared:
             if self.tickets is not None:
                 stream = torch._C._cuda_getCurrentRawStream(self.device.index)
                 arguments[self.ticket_position] = self.tickets.of(self.device, stream)
-            compiled = self.function[(self.grid,)](*arguments, **self.options)
+            self.compiled = self.function[(self.grid,)](*arguments, **self.options)
         descriptors = [n for n, argument in enumerate(self.arguments) if isinstance(argument, Descriptor)]
-        self._direct = direct_launch(compiled, self.grid, [*self.arguments, *self.constants], descriptors)
+        self._direct = direct_launch(self.compiled, self.grid, [*self.arguments, *self.constants], descriptors)

@@ -12,6 +12,7 @@ from attngen import reference
 from attngen.op.arguments import empty_outputs
 from attngen.op.checks import check_call, keywords_of
 from attngen.op.choose import Chooser
+from attngen.op.compiled import put_back
 from attngen.op.launch import Kept, Launcher, Prepared, signature_of
 from attngen.plan.forward import ForwardPlan
 
@@ -105,4 +106,6 @@ class Implementation:
         launcher = self._launchers.get(config)
         if launcher is None:
             launcher = self._launchers[config] = Launcher(self.plan, config)
+            if q.device.type == "cuda":
+                put_back(self.chooser.kernels(launcher.source.digest))
         return self._kept.keep(key, launcher.prepare(q, k, v, extras))

@@ -50,7 +50,8 @@ class HopperShape:
 
     @property
     def seamless(self) -> bool:
-        """Whether a tile of queries begins while the one before ends: its results must not be in the queries' place."""
+        """Whether a tile of queries begins while the one before ends: where tiles of keys overlap too, and results are
+        not in the queries' place."""
         return self.separate_out and not self.in_order
 
     @property

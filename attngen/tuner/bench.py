@@ -31,6 +31,15 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """A compiled kernel as the database keeps it."""
+
+    source: str  # digest of the generated text
+    key: str  # Triton's
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True)
 class Reply:
     """The answer to one request: a value, or what went wrong."""
 
@@ -66,6 +75,9 @@ class Bench(Protocol):
 
     def race(self, configs: list[Config]) -> list[Timing]:
         """Time several configs in turns, so that they share whatever the GPU goes through."""
+
+    def kernels(self, config: Config) -> list[Kernel]:
+        """What is compiled of a config that was measured, so that it need not be compiled again."""
 
     def healthy(self) -> bool:
         """Whether the process can go on after an error."""

@@ -9,7 +9,7 @@ from attngen.config import Config
 from attngen.plan.forward import ForwardPlan
 from attngen.problem import Problem
 from attngen.target import Target
-from attngen.tuner.bench import Compiled, Failure, Timing
+from attngen.tuner.bench import Compiled, Failure, Kernel, Timing
 
 
 @dataclass
@@ -65,6 +65,14 @@ class KernelBench:
         checks, timer = self._state
         launchers = [Launcher(self.plan, config) for config in configs]
         return timer.race([lambda launcher=launcher: launcher(**checks.inputs) for launcher in launchers])
+
+    def kernels(self, config: Config) -> list[Kernel]:
+        from attngen.op.compiled import compiled_files
+        from attngen.op.launch import Launcher
+
+        launcher = Launcher(self.plan, config)
+        launcher(**self._state[0].inputs)
+        return [Kernel(launcher.source.digest, one.hash, compiled_files(one)) for one in launcher.compiled()]
 
     def healthy(self) -> bool:
         if self._state is not None:

@@ -54,6 +54,7 @@ class Loop:
         self.task, self.team, self.limits, self.report = task, team, limits, report
         self.exhaustive = exhaustive
         self.started = time.monotonic()
+        self.db = db
         self.journal = Journal(task, db)
         self.search = Search(task.parameters, task.configs, seed, exhaustive=exhaustive)
         prepare_search(self.search, task, self.journal, db)
@@ -76,6 +77,8 @@ class Loop:
         stopped = self._why_stop() or "exhausted"
         finalists = self._finals() if self.task.source == "measured" else ()
         ranked = self.journal.ranked()
+        if ranked and self.task.source == "measured":
+            self._keep_kernels(ranked[0].config)
         return TuningResult(
             problem=self.task.problem,
             target=self.task.target.name,
@@ -228,6 +231,15 @@ class Loop:
             return ()
         finals = [self.journal.add_final(t, timing) for t, timing in zip(near, reply.value, strict=True)]
         return tuple(sorted(finals, key=lambda t: t.median_ms or 0.0))
+
+    def _keep_kernels(self, winner: Config) -> None:
+        """Keep what is compiled of the winner: its first call elsewhere takes no compiler, unless this fails."""
+        worker = self.team.measurer
+        if not worker.opened:
+            return
+        reply = self._ask(worker, _Opening(), "kernels", self.limits.measure_seconds, winner)
+        for kernel in () if reply.status else reply.value:
+            self.db.keep_kernel(kernel.source, kernel.key, kernel.files)
 
     @staticmethod
     def _ask(worker: Worker, task: object, method: str, seconds: float, *arguments: object) -> Reply:

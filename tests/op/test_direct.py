@@ -9,7 +9,7 @@ from attngen.op import direct
 
 GRID = 7
 META = {"swizzle": 3, "elem_size": 2, "elem_type": 10, "block_size": [1, 64]}
-DESCRIPTOR = SimpleNamespace(shape=[5, 64], strides=[64, 1], padding="zero")
+DESCRIPTOR = SimpleNamespace(shape=[5, 64], strides=[64, 1])
 
 
 def runner(launcher):
@@ -20,7 +20,7 @@ def runner(launcher):
         return launcher
 
     return SimpleNamespace(
-        launch=inner, launch_cooperative_grid=False, launch_pdl=False, global_scratch_size=0, profile_scratch_size=0
+        launch=inner, launch_cooperative_grid=False, launch_pdl=True, global_scratch_size=0, profile_scratch_size=0
     )
 
 
@@ -44,7 +44,7 @@ def encoded(monkeypatch):
 
     def fill(address, swizzle, size, element, block, shape, strides, padding):
         addresses.append(address)
-        return (address, swizzle, size, block, shape, strides, padding)
+        return (address, swizzle, size, element, block, shape, strides, padding)
 
     driver = SimpleNamespace(active=SimpleNamespace(utils=SimpleNamespace(fill_tma_descriptor=fill)))
     monkeypatch.setattr(triton.runtime, "driver", driver)
@@ -59,9 +59,9 @@ def test_a_launch_passes_what_tritons_runner_passes(compiled, encoded):
         arguments[launch.places[0]] = launch.maps[0][address]
         arguments[launch.places[1]] = 17
         launch(99, arguments)
-    head = (GRID, 1, 1, 99, "f", False, False, None, None, "m", None, None, None)
+    head = (GRID, 1, 1, 99, "f", False, True, None, None, "m", None, None, None)
     first, second, third = compiled.calls
-    assert first == second == (*head, (4096, 3, 2, [1, 64], [5, 64], [64, 1], 0), 5, 64, 64, 1, 17, 3)
+    assert first == second == (*head, (4096, 3, 2, 9, [1, 64], [5, 64], [64, 1], 0), 5, 64, 64, 1, 17, 3)
     assert third[13][0] == 8192
     assert encoded == [4096, 8192]  # each once
 
@@ -87,6 +87,14 @@ def test_there_is_none_where_it_could_go_wrong(compiled, monkeypatch, version, s
     monkeypatch.setattr(triton, "__version__", version)
     monkeypatch.setenv("ATTNGEN_SAFE_LAUNCH", safe)
     assert direct.direct_launch(compiled if made else None, GRID, []) is None
+
+
+def test_there_is_none_where_descriptors_or_the_launcher_are_unknown(compiled, encoded):
+    assert direct.direct_launch(compiled, GRID, [DESCRIPTOR], descriptors=[0]) is not None
+    compiled.metadata.tensordesc_meta = None
+    assert direct.direct_launch(compiled, GRID, [DESCRIPTOR], descriptors=[0]) is None
+    compiled.run.launch = lambda: None  # a function, with no launcher in it
+    assert direct.direct_launch(compiled, GRID, [None]) is None
 
 
 def test_there_is_none_where_a_kernel_wants_memory(compiled):

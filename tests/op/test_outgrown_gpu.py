@@ -20,7 +20,10 @@ KINDS = {
     "window, sink": (kind(64, (8, 2), causal=True, window=Window(700, 0), sink=True), {}),
     "two widths": (kind(192, v_dim=128, causal=True), {}),
     "FP8": (kind(128, causal=True, dtype="float8_e4m3"), {}),
-    "FP8, a tile of keys after the other": (kind(128, causal=True, dtype="float8_e4m3"), {"BLOCK_N": 256}),
+    "FP8, a tile of keys after the other": (
+        kind(128, causal=True, dtype="float8_e4m3"),
+        {"BLOCK_N": 256, "PING_PONG": True},
+    ),
     "FP8, wide": (kind(256, (4, 2), dtype="float8_e4m3"), {"BLOCK_N": 64}),
 }
 GROWN = {  # keys, and how many times as large they are

@@ -162,6 +162,43 @@ def test_defaults_on_hopper(dims, causal, queries, tile, together):
 
 
 @pytest.mark.parametrize(
+    ("dims", "queries", "fields", "keys"),
+    [
+        ((128, 128), 8192, {"causal": True}, 256),
+        ((128, 128), 4096, {"causal": True}, 128),
+        ((128, 128), 8192, {"causal": True, "softcap": 30.0}, 128),
+        ((80, 48), 4096, {}, 256),
+        ((80, 48), 1024, {}, 128),
+        ((64, 64), 8192, {"causal": True}, 128),
+        ((256, 256), 8192, {"causal": True}, 64),
+    ],
+)
+def test_defaults_of_8_bits_on_hopper(dims, queries, fields, keys):
+    """Tiles of 256 keys are done one after the other, where they are many and scores are plain."""
+    plan = plan_forward(Kind("kind", Heads(8, 2), HeadDim(*dims), dtype="float8_e4m3", **fields))
+    config = default_config(plan, H200, Problem("forward", plan.kind.digest(), 1, queries, queries))
+    assert (config["schedule"], config["BLOCK_N"]) == ("hopper", keys)
+    assert HopperShape.of(plan, config).in_order == (keys == 256)
+
+
+def test_8_bits_in_a_window_keep_to_small_tiles():
+    plan = plan_forward(Kind("kind", Heads(8, 2), HeadDim(128, 128), dtype="float8_e4m3", window=Window(1023, 0)))
+    config = default_config(plan, H200)
+    assert feasible(plan, config, H200) is None
+    assert "edges of a window" in str(feasible(plan, config.replace(BLOCK_N=256, num_stages=2), H200))
+
+
+@pytest.mark.parametrize(
+    ("heads", "dim", "tile", "pack"),
+    [((32, 8), 128, (192, 64), 4), ((8, 4), 256, (128, 64), 2), ((8, 8), 128, (128, 128), 1)],
+)
+def test_heads_of_a_group_share_a_tile_in_wide_windows(heads, dim, tile, pack):
+    plan = plan_forward(Kind("kind", Heads(*heads), HeadDim(dim, dim), causal=True, window=Window(1023, 0)))
+    config = default_config(plan, H200, Problem("forward", plan.kind.digest(), 1, 8192, 8192))
+    assert (config["BLOCK_M"], config["BLOCK_N"], config["PACK_HEADS"]) == (*tile, pack)
+
+
+@pytest.mark.parametrize(
     ("window", "dim", "schedule"),
     [
         (Window(64, 64), 64, "hopper_window"),

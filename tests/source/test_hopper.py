@@ -37,7 +37,7 @@ KERNELS = {
     "softcap": (kind_of((128, 128), causal=True, chunk=500, softcap=30.0), {}),
     "128 wide, three warpgroups": (kind_of((128, 128), causal=True), {"BLOCK_M": 192, "BLOCK_N": 64}),
     "64 wide, in turns": (kind_of((64, 64), causal=True, dtype="float16"), {"BLOCK_M": 128, "PING_PONG": True}),
-    "FP8, 128 wide, causal": (float8((128, 128), causal=True), {}),
+    "FP8, 128 wide, causal": (float8((128, 128), causal=True), {"BLOCK_N": 256, "PING_PONG": True}),
     "FP8, 128 wide, values under the next scores": (float8((128, 128), causal=True), {"BLOCK_N": 128}),
     "FP8, 128 wide, in turns": (float8((128, 128)), {"PING_PONG": True}),
     "FP8, 64 wide, 192 rows": (float8((64, 64), causal=True), {"BLOCK_M": 192}),
@@ -48,6 +48,7 @@ KERNELS = {
         {"PACK_HEADS": 4, "BLOCK_N": 128},
     ),
     "FP8, 192 and 128 wide": (float8((192, 128), causal=True), {}),
+    "FP8, values of 256 columns in order": (float8((64, 256), causal=True), {"BLOCK_M": 128, "BLOCK_N": 128}),
     "prefix and global tokens": (kind_of((128, 128), causal=True, prefix="argument", global_tokens=3), {}),
 }
 QUICK = (

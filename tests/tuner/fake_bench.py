@@ -13,7 +13,7 @@ from pathlib import Path
 
 from attngen.config import Config
 from attngen.problem import Problem
-from attngen.tuner.bench import Compiled, Failure, Timing
+from attngen.tuner.bench import Compiled, Failure, Kernel, Timing
 
 PROBLEM = Problem("forward", "0123456789ab", 8, 8192, 8192)
 
@@ -102,6 +102,9 @@ class FakeBench:
 
     def race(self, configs):
         return [Timing(cost(config, self.seed), 0.0005, 200) for config in configs]
+
+    def kernels(self, config):
+        return [Kernel("0123456789abcdef", config.label(), {"kernel.json": b"{}", "kernel.cubin": b"code"})]
 
     def healthy(self):
         return True

@@ -56,6 +56,7 @@ def test_a_small_space_is_swept_and_the_best_found(db, team):
         result.study,
     )
     assert db.lookup(PROBLEM, TARGETS["h100"]).config == best
+    assert set(db.kernels("0123456789abcdef")) == {best.label()}  # compiled, the winner alone is kept
 
 
 def test_every_kind_of_trouble_is_a_row_and_not_the_end(db, team):

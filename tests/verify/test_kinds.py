@@ -217,6 +217,12 @@ def test_every_choice_of_the_hopper_schedule_is_verified():
     assert {config["schedule"] for config in interpreted[1:]} == {"portable"}
 
 
+def test_both_orders_of_8_bits_are_verified():
+    plan = plan_forward(parse_spec("{heads: 8, head_dim: 128, causal: true, dtype: float8_e4m3}").kinds[0])
+    configs = variants(plan, H100, default_config(plan, H100))
+    assert {config["BLOCK_N"] for config in configs if config["schedule"] == "hopper"} >= {128, 256}
+
+
 def test_the_interpreter_is_given_no_gluon():
     found = verify(kind_of("causal: true"), exact, seqs=(50,))
     assert default_config(plan_forward(kind_of("causal: true")), H100)["schedule"] == "hopper"

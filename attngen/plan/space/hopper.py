@@ -24,7 +24,7 @@ MOST_PACKED = 8  # heads of one tile: of 64 rows a warpgroup, 8 queries are left
 THREE_WARPGROUPS = {128: 64, 64: 128}  # keys of a tile, and columns beside them that 160 registers a thread hold
 SMALL_WINDOW = 256  # keys: a few tiles at most, so that filling the pipeline costs more than it gains
 L2_BYTES = 32 * 2**20  # of an H100's 50 MB, for keys and values of heads that run side by side
-SHORT = 4096  # queries: below, tiles of 192 rows are too few to even out; a quarter where all tiles are alike
+SHORT = 4096  # queries: below, large tiles are too few to even out; a quarter where all tiles are alike
 
 
 def why_not(plan: ForwardPlan, target: Target) -> str | None:
@@ -59,18 +59,20 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
     """None when ``config`` is worth compiling, else why it is not."""
     if reason := why_not(plan, target):
         return reason
-    rows, stages = int(config["BLOCK_M"] or 0), int(config["num_stages"] or 0)
+    rows, keys, stages = (int(config[name] or 0) for name in ("BLOCK_M", "BLOCK_N", "num_stages"))
+    most = most_keys(plan)
     if rows not in (2 * ROWS, 3 * ROWS):
         return "two or three warpgroups compute, of 64 rows each"
     three = rows == 3 * ROWS
-    if three and int(config["BLOCK_N"] or 0) != _keys_of_three(plan):
+    if three and keys != _keys_of_three(plan):
         sizes = " or ".join(
             f"{keys} keys beside {columns} columns" for keys, columns in _three_warpgroups(plan).items()
         )
         return f"three warpgroups have registers for {sizes} of queries and of values"
-    keys, most = int(config["BLOCK_N"] or 0), most_keys(plan)
-    if keys > (most if three or plan.span is not None else most_keys_in_order(plan)):
+    if keys > most_keys_in_order(plan):
         return "accumulators, scores and weights need more registers than a thread has"
+    if keys > most and plan.span is not None:
+        return "tiles of so many keys waste too many at the edges of a window"
     shape = HopperShape.of(plan, config)
     if shape.named_barriers > NAMED_BARRIERS:
         return f"{shape.named_barriers} named barriers; {NAMED_BARRIERS} are free"
@@ -100,6 +102,12 @@ def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> l
     even = dense and not plan.unbalanced
     queries = math.inf if problem is None else problem.seq_q
     best: list[Config] = []
+    pack = math.gcd(plan.kind.heads.group, MOST_PACKED)
+    wide = not plan.kind.quantised and query_width(plan) > THREE_WARPGROUPS[128]
+    if not dense and pack > 1 and wide and len(plan.loops) == 1:
+        # Heads of a group in one tile: it spans fewer queries, and so fewer keys.
+        rows, stages = (192, 3) if _keys_of_three(plan) else (128, 2)
+        best.append(_preference(rows, 64, PACK_HEADS=pack, HEADS_TOGETHER=together, num_stages=stages))
     if _keys_of_three(plan) == most_keys(plan):
         if queries > (SHORT // 4 if even else SHORT) and len(plan.loops) == 1:
             best.append(_preference(192, 128, HEADS_TOGETHER=together, PING_PONG=dense))
