@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from attngen.config import Config
+from attngen.op import ready
 from attngen.op.arguments import Descriptor, constant_arguments, empty_outputs, pointer_parameters, tile_count
 from attngen.op.checks import check_call, keywords_of, ordered_keywords
 from attngen.op.direct import Direct, direct_launch
 from attngen.op.tickets import Tickets
-from attngen.op.triton_key import remember_triton_key
 from attngen.op.turned import Turning
 from attngen.plan.boxes import is_turned
 from attngen.plan.forward import ForwardPlan
@@ -143,6 +143,8 @@ class Prepared:
 
     def _first(self, tensors: Sequence[Any]) -> None:
         """Launch through Triton's own front end, which compiles what it has not compiled."""
+        if self.device.type == "cuda":
+            ready.wait()
         if self.turning is not None:
             with torch.cuda.device(self.device):
                 tensors = (*tensors, self.turning(tensors[2], tensors[-3], stream=None))
@@ -155,7 +157,6 @@ class Prepared:
         if self.device.type != "cuda":
             self.function[(self.grid,)](*arguments, **self.options)
             return
-        remember_triton_key()
         with torch.cuda.device(self.device):
             if self.tickets is not None:
                 stream = torch._C._cuda_getCurrentRawStream(self.device.index)

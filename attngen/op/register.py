@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from attngen import reference
+from attngen.op import ready
 from attngen.op.arguments import empty_outputs
 from attngen.op.checks import check_call, keywords_of
 from attngen.op.choose import Chooser
@@ -102,6 +103,8 @@ class Implementation:
 
     def _prepare(self, key: tuple, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extras: tuple) -> Prepared:
         check_call(self.plan, q, k, v, dict(zip(self._keywords, extras, strict=True)))
+        if q.device.type == "cuda":
+            ready.begin()
         config = self.chooser(q, k, v).config
         launcher = self._launchers.get(config)
         if launcher is None:
