@@ -42,12 +42,13 @@ def _call_parts(text: str) -> tuple[str, list[str]]:
     head, opened, rest = text.partition("(")
     if not opened or not re.fullmatch(r"[\w.]+", head):
         return text, []
-    arguments, depth = [""], 0
+    arguments, depth, quoted = [""], 0, False
     for position, character in enumerate(rest):
-        depth += (character in "([") - (character in ")]")
+        quoted ^= character == '"'
+        depth += 0 if quoted else (character in "([") - (character in ")]")
         if depth < 0:
             return (head, arguments) if position == len(rest) - 1 else (text, [])
-        if character == "," and depth == 0:
+        if character == "," and depth == 0 and not quoted:
             arguments.append("")
         else:
             arguments[-1] += character if arguments[-1] or character != " " else ""

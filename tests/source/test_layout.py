@@ -56,3 +56,9 @@ def test_a_formatter_finds_nothing_to_do(depth, tmp_path):
 )
 def test_what_is_no_plain_call_stays(text):
     assert laid_out(text) == text
+
+
+def test_strings_stay_as_they_are():
+    names = ", ".join(f"[{name}_of_the_tile]" for name in NAMES[:4])
+    made = laid_out(f'x = assembled("cvt.rn $0, $2, $1;", "=r,r,r", {names}, dtype=int32, is_pure=True, pack=1)\n')
+    assert made.count("\n") > 1 and '"cvt.rn $0, $2, $1;"' in made and '"=r,r,r"' in made
