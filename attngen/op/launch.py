@@ -16,7 +16,7 @@ from attngen.op.tickets import Tickets
 from attngen.op.turned import Turning
 from attngen.plan.boxes import is_turned
 from attngen.plan.forward import ForwardPlan
-from attngen.source import compile_options, load_source, render
+from attngen.source import Source, compile_options, load_source, render, render_turning
 
 MAX_KEPT_SHAPES = 4096  # prepared launches of one op
 
@@ -71,9 +71,18 @@ class Launcher:
             prepared = self._kept.keep(key, self.prepare(q, k, v, extras))
         return prepared(q, k, v, extras)
 
-    def compiled(self) -> list[Any]:
-        """What Triton has compiled for the calls so far, one a specialisation."""
-        return list({one.hash: one for prepared in self._kept.values() if (one := prepared.compiled)}.values())
+    def sources(self) -> list[str]:
+        """Digests of the texts that a call compiles."""
+        turning = [render_turning(self.plan).digest] if is_turned(self.plan, self.config) else []
+        return [self.source.digest, *turning]
+
+    def compiled(self) -> list[tuple[str, Any]]:
+        """What Triton has compiled for the calls so far, one a specialisation, each with its text's digest."""
+        made: dict[str, tuple[str, Any]] = {}
+        for prepared in self._kept.values():
+            for source, one in prepared.all_compiled():
+                made[one.hash] = (source.digest, one)
+        return list(made.values())
 
     def prepare(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extras: Sequence[Any]) -> Prepared:
         """The launch for tensors of these shapes, strides and alignments."""
@@ -87,6 +96,7 @@ class Prepared:
         self, launcher: Launcher, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, extras: Sequence[Any]
     ) -> None:
         plan, config = launcher.plan, launcher.config
+        self.source = launcher.source
         self.function = launcher.function
         self.v_dim = plan.kind.head_dim.v
         self.out_dtype = getattr(torch, plan.kind.out_dtype)
@@ -140,6 +150,11 @@ class Prepared:
             arguments[places[self.ticket_position]] = self.tickets.of(self.device, stream).data_ptr()
         direct(stream, arguments)
         return out, lse
+
+    def all_compiled(self) -> list[tuple[Source, Any]]:
+        """What a call has compiled, by its text."""
+        turning = [] if self.turning is None else [(self.turning.source, self.turning.compiled)]
+        return [(source, one) for source, one in [(self.source, self.compiled), *turning] if one is not None]
 
     def _first(self, tensors: Sequence[Any]) -> None:
         """Launch through Triton's own front end, which compiles what it has not compiled."""

@@ -110,5 +110,6 @@ class Implementation:
         if launcher is None:
             launcher = self._launchers[config] = Launcher(self.plan, config)
             if q.device.type == "cuda":
-                put_back(self.chooser.kernels(launcher.source.digest))
+                for source in launcher.sources():
+                    put_back(self.chooser.kernels(source))
         return self._kept.keep(key, launcher.prepare(q, k, v, extras))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 
@@ -24,7 +26,9 @@ class Turning:
     """The launch that turns values of one shape and strides."""
 
     def __init__(self, plan: ForwardPlan, v: torch.Tensor) -> None:
-        self.function = load_source(render_turning(plan))
+        self.source = render_turning(plan)
+        self.function = load_source(self.source)
+        self.compiled: Any = None
         self.shape = turned_shape(v)
         batch, heads, _, keys = self.shape
         self.grid = batch * heads * triton.cdiv(keys, TURNED_BLOCK)
@@ -39,8 +43,8 @@ class Turning:
         direct = self._direct
         if stream is None or direct is None:
             tensors = (v.view(torch.uint8), turned.view(torch.uint8), key_range)
-            compiled = self.function[(self.grid,)](*tensors, *self.numbers, num_warps=NUM_WARPS)
-            self._direct = direct_launch(compiled, self.grid, [None, None, None, *self.numbers])
+            self.compiled = self.function[(self.grid,)](*tensors, *self.numbers, num_warps=NUM_WARPS)
+            self._direct = direct_launch(self.compiled, self.grid, [None, None, None, *self.numbers])
             return turned
         arguments = direct.arguments()
         arguments[0], arguments[1] = v.data_ptr(), turned.data_ptr()

@@ -72,7 +72,7 @@ class KernelBench:
 
         launcher = Launcher(self.plan, config)
         launcher(**self._state[0].inputs)
-        return [Kernel(launcher.source.digest, one.hash, compiled_files(one)) for one in launcher.compiled()]
+        return [Kernel(source, one.hash, compiled_files(one)) for source, one in launcher.compiled()]
 
     def healthy(self) -> bool:
         if self._state is not None:

@@ -7,8 +7,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from attngen.op import Launcher
 from attngen.op.compiled import compiled_files, put_back
 from attngen.plan import plan_forward
+from attngen.plan.space import default_config
 from attngen.source import compile_options, load_source, render
 from attngen.source.cross import _signature
 from attngen.target import get_target
@@ -61,3 +63,12 @@ def test_another_kernel_is_never_taken_for_it(hits):
     put_back({"0" * 64: {"attention_forward.json": b"{}", "attention_forward.cubin": b""}})
     compiled()
     assert hits == [False]
+
+
+@pytest.mark.parametrize(("dtype", "texts"), [("bfloat16", 1), ("float8_e4m3", 2)])
+def test_a_launcher_names_every_text_that_a_call_compiles(dtype, texts):
+    """Of 8 bits, also the kernel that turns values."""
+    plan = plan_forward(kind_of(causal=True, head_dim=(128, 128), dtype=dtype))
+    launcher = Launcher(plan, default_config(plan, TARGET))
+    assert len(set(launcher.sources())) == texts
+    assert launcher.sources()[0] == launcher.source.digest and launcher.compiled() == []
