@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Engine, Select, delete, insert, inspect, literal, select
+from sqlalchemy import Engine, Select, delete, insert, inspect, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError
 
@@ -64,7 +64,7 @@ class TrialTable:
 
     def kernels(self, source: str) -> Sequence[Any]:
         """(key, files) of each compiled kernel of a source; the table is made when one is kept."""
-        if not self.rows(select(literal(1))) or not inspect(self._writable()).has_table(KernelRow.__tablename__):
+        if self._is_absent() or not inspect(self._writable()).has_table(KernelRow.__tablename__):
             return []
         return self.rows(select(KernelRow.key, KernelRow.files).where(KernelRow.source == source))
 
@@ -80,11 +80,15 @@ class TrialTable:
 
     def rows(self, statement: Select) -> Sequence[Any]:
         """Rows of any SELECT; none where there is no database yet, and none is created."""
-        path = sqlite_file(self.url)
-        if self._engine is None and path is not None and not path.exists():
+        if self._is_absent():
             return []
         with self._writable().connect() as connection:
             return connection.execute(statement).all()
+
+    def _is_absent(self) -> bool:
+        """Whether there is no database yet."""
+        path = sqlite_file(self.url)
+        return self._engine is None and path is not None and not path.exists()
 
     def _writable(self) -> Engine:
         if self._engine is None:

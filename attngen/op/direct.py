@@ -34,17 +34,17 @@ class TensorMaps(dict[int, Any]):
 class Direct:
     """A launch of a compiled kernel whose arguments are known but for what they point to."""
 
-    def __init__(self, compiled: Any, grid: int, arguments: Sequence[Any], descriptors: Sequence[int]) -> None:
-        """``arguments``: the kernel's, with None for pointers; those at ``descriptors`` have a shape and strides."""
+    def __init__(
+        self, launch: Any, compiled: Any, grid: int, arguments: Sequence[Any], descriptors: Sequence[int]
+    ) -> None:
+        """``launch``: the kernel's runner, or the compiled launcher within it. ``arguments``: the kernel's, with None
+        for pointers; those at ``descriptors`` have a shape and strides."""
         run, hooks = compiled.run, (None, None, None)
+        scratch = (None, None)
+        launching = () if launch is run else (run.launch_cooperative_grid, run.launch_pdl, *scratch)
+        self._launch = launch
         self._before = (grid, 1, 1)
-        self._launch: Any = run
-        self._after: tuple = (compiled.function, compiled.packed_metadata, *hooks)
-        if compiled.metadata.target.backend == "cuda":  # past what asks for memory, which there is none of
-            self._launch = _launcher_of(run)
-            scratch = (None, None)
-            launching = (run.launch_cooperative_grid, run.launch_pdl, *scratch)
-            self._after = (compiled.function, *launching, compiled.packed_metadata, *hooks)
+        self._after = (compiled.function, *launching, compiled.packed_metadata, *hooks)
         self._arguments: list[Any] = []
         self.places: list[int] = []  # where each of the kernel's arguments is among those of the launcher
         self.maps: dict[int, TensorMaps] = {}  # of each descriptor among the kernel's arguments
@@ -78,12 +78,12 @@ def direct_launch(compiled: Any, grid: int, arguments: Sequence[Any], descriptor
         return None
     if descriptors and not all(getattr(compiled.metadata, "tensordesc_meta", None) or (None,)):
         return None
-    if compiled.metadata.target.backend == "cuda" and _launcher_of(run) is None:
-        return None
-    return Direct(compiled, grid, arguments, descriptors)
+    launch = _launcher_of(run) if compiled.metadata.target.backend == "cuda" else run
+    return None if launch is None else Direct(launch, compiled, grid, arguments, descriptors)
 
 
 def _launcher_of(run: Any) -> Any:
-    """The compiled launcher within what turns descriptors to its arguments; None where it is elsewhere."""
+    """The compiled launcher within a runner, past what asks for memory and encodes descriptors; None where it is
+    elsewhere."""
     launch = run.launch
     return inspect.getclosurevars(launch).nonlocals.get("launcher") if inspect.isfunction(launch) else launch

@@ -32,9 +32,7 @@ def compiled(monkeypatch):
     calls = []
     metadata = SimpleNamespace(target=SimpleNamespace(backend="cuda"), tensordesc_meta=[META])
     launcher = lambda *arguments: calls.append(arguments)  # noqa: E731
-    return SimpleNamespace(
-        run=runner(launcher), function="f", packed_metadata="m", metadata=metadata, calls=calls, __name__="kernel"
-    )
+    return SimpleNamespace(run=runner(launcher), function="f", packed_metadata="m", metadata=metadata, calls=calls)
 
 
 @pytest.fixture
