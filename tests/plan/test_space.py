@@ -161,6 +161,14 @@ def test_defaults_on_hopper(dims, causal, queries, tile, together):
     assert config["HEADS_TOGETHER"] == together
 
 
+def test_three_warpgroups_are_no_default_where_scores_need_registers():
+    score = Expression.parse("s + bias[h, i - j]", "score")
+    for fields in ({"score": score}, {"alibi": True}, {"softcap": 30.0}):
+        plan = plan_forward(Kind("kind", Heads(8, 2), HeadDim(64, 64), **fields))
+        config = default_config(plan, H200, Problem("forward", plan.kind.digest(), 1, 8192, 8192))
+        assert (config["schedule"], config["BLOCK_M"], config["BLOCK_N"]) == ("hopper", 128, 128)
+
+
 @pytest.mark.parametrize(
     ("dims", "queries", "fields", "keys"),
     [

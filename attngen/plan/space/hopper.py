@@ -92,7 +92,8 @@ def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem
 
 
 def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> list[Config]:
-    """What a default is taken from, best first: several loops over keys are too much for three warpgroups."""
+    """What a default is taken from, best first: several loops over keys, and scores that are more than scaled products,
+    are too much for the registers of three warpgroups."""
     if why_not(plan, target) or _in_small_window(plan):
         return []
     together = 8 if plan.unbalanced else 1
@@ -109,7 +110,8 @@ def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> l
         rows, stages = (192, 3) if _keys_of_three(plan) else (128, 2)
         best.append(_preference(rows, 64, PACK_HEADS=pack, HEADS_TOGETHER=together, num_stages=stages))
     if _keys_of_three(plan) == most_keys(plan):
-        if queries > (SHORT // 4 if even else SHORT) and len(plan.loops) == 1:
+        long = queries > (SHORT // 4 if even else SHORT)
+        if long and len(plan.loops) == 1 and plan.plain_scores:
             best.append(_preference(192, 128, HEADS_TOGETHER=together, PING_PONG=dense))
         best.append(_preference(128, 128, HEADS_TOGETHER=together, PING_PONG=dense))
     elif value_width(plan) <= WIDE_VALUES:
