@@ -25,6 +25,7 @@ SPEC = "{name: host, heads: 8, head_dim: 64, causal: true, dtype: bfloat16}"
 BATCH, SEQ = 1, 128  # so small that the host is what takes time
 CALLS, ROUNDS, WARMUP = 200, 7, 20
 FIRST_CALL_SECONDS = 300.0  # until a first call is given up
+ENVIRONMENT = dict(os.environ)  # before a peer compiles: PyTorch's compiler sets Triton's variables for its process
 
 
 def measure_host(bench: Bench, peers: Sequence[Peer]) -> list[HostRow]:
@@ -66,7 +67,7 @@ def first_calls(spec: Spec, batch: int, seq: int, db: str | None) -> tuple[float
     disk caches, and with those that the first has left."""
     with tempfile.TemporaryDirectory(prefix="attngen-first-") as folder:
         environment = {
-            **os.environ,
+            **ENVIRONMENT,
             "TRITON_CACHE_DIR": os.path.join(folder, "triton"),
             "ATTNGEN_CACHE": os.path.join(folder, "attngen"),
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from attngen.op.turned import Turning
 from attngen.plan.boxes import is_turned
 from attngen.plan.forward import ForwardPlan
 from attngen.source import Source, compile_options, load_source, render, render_turning
+
+with suppress(ImportError):  # what kernels for Hopper import: now, and not in a first call
+    import triton.experimental.gluon.nvidia.hopper  # noqa: F401
 
 MAX_KEPT_SHAPES = 4096  # prepared launches of one op
 
