@@ -10,42 +10,13 @@ import torch
 from attngen.config import Config
 from attngen.errors import CallError
 from attngen.op.checks import keywords_of
+from attngen.op.descriptor import Descriptor
 from attngen.op.turned import turned_shape
-from attngen.plan.boxes import Box, boxes, is_gluon, is_turned
+from attngen.plan.boxes import boxes, is_gluon, is_turned
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper_window import HopperWindowShape
 
 MAX_GRID = 2**31 - 1
-
-
-class Descriptor:
-    """What the copy engine is told of tensors of one shape and strides; it holds no tensor, which would live on."""
-
-    __slots__ = ("block_shape", "gluon", "shape", "strides")
-
-    def __init__(self, tensor: torch.Tensor, box: Box, gluon: bool = False) -> None:
-        self.shape = list(tensor.shape)
-        self.strides = list(tensor.stride())
-        self.block_shape = list(box)
-        self.gluon = gluon
-
-    def official(self, base: torch.Tensor) -> Any:
-        """One tensor's, as Triton's own front end takes it."""
-        if self.gluon:
-            from triton.experimental.gluon import language as gl
-            from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-            elements = {
-                torch.bfloat16: gl.bfloat16,
-                torch.float16: gl.float16,
-                torch.float8_e4m3fn: gl.float8e4nv,
-            }
-            element = elements[base.dtype]
-            layout = gl.NVMMASharedLayout.get_default_for(self.block_shape, element)
-            return TensorDescriptor(base, self.shape, self.strides, self.block_shape, layout)
-        from triton.tools.tensor_descriptor import TensorDescriptor as Portable
-
-        return Portable(base, self.shape, self.strides, self.block_shape)
 
 
 def empty_outputs(q: torch.Tensor, v_dim: int, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:

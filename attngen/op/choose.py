@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import triton
@@ -60,7 +61,11 @@ class Chooser:
             return able(config) and feasible(self.plan, config, target, problem) is None
 
         found = self._database().lookup(
-            problem, target, template=template_digest, triton=triton.__version__, accept=accept
+            problem,
+            target,
+            template=partial(template_digest, self.plan.kernel),
+            triton=triton.__version__,
+            accept=accept,
         )
         if found is not None:
             return Chosen(found.config, found.provenance)

@@ -10,14 +10,15 @@ import torch
 
 from attngen.config import Config
 from attngen.op import ready
-from attngen.op.arguments import Descriptor, constant_arguments, empty_outputs, pointer_parameters, tile_count
+from attngen.op.arguments import constant_arguments, empty_outputs, pointer_parameters, tile_count
 from attngen.op.checks import check_call, keywords_of, ordered_keywords
+from attngen.op.descriptor import Descriptor
 from attngen.op.direct import Direct, direct_launch
 from attngen.op.tickets import Tickets
 from attngen.op.turned import Turning
 from attngen.plan.boxes import is_turned
 from attngen.plan.forward import ForwardPlan
-from attngen.source import Source, compile_options, load_source, render, render_turning
+from attngen.source import Source, load_source, render, render_turning
 
 with suppress(ImportError):  # what kernels for Hopper import: now, and not in a first call
     import triton.experimental.gluon.nvidia.hopper  # noqa: F401
@@ -110,7 +111,7 @@ class Prepared:
         self.tickets = launcher.tickets if "ticket_ptr" in launcher.source.parameters else None
         if self.tickets is not None and q.device.type == "cuda":
             self.grid = min(self.grid, torch.cuda.get_device_properties(q.device).multi_processor_count)
-        self.options = {name: config[name] for name in launcher.source.constexprs} | compile_options(config)
+        self.options = {name: config[name] for name in launcher.source.constexprs} | launcher.source.options
         parameters = launcher.source.parameters
         self.ticket_position = parameters.index("ticket_ptr") if self.tickets is not None else -1
         self.arguments = constant_arguments(plan, config, parameters, q, k, v, extras)
@@ -140,7 +141,7 @@ class Prepared:
             return out, lse
         stream = torch._C._cuda_getCurrentRawStream(self.device.index)
         if self.turning is not None:
-            tensors += (self.turning(v, extras[-1], stream=stream),)
+            tensors += (self.turning(v, extras[-1]),)
         arguments, places = direct.arguments(), direct.places
         for position, source in self.pointers:
             tensor = tensors[source]
@@ -157,7 +158,7 @@ class Prepared:
 
     def all_compiled(self) -> list[tuple[Source, Any]]:
         """What a call has compiled, by its text."""
-        turning = [] if self.turning is None else [(self.turning.source, self.turning.compiled)]
+        turning = [] if self.turning is None else [(self.turning.bound.source, self.turning.bound.compiled)]
         return [(source, one) for source, one in [(self.source, self.compiled), *turning] if one is not None]
 
     def _first(self, tensors: Sequence[Any]) -> None:
@@ -165,8 +166,7 @@ class Prepared:
         if self.device.type == "cuda":
             ready.wait()
         if self.turning is not None:
-            with torch.cuda.device(self.device):
-                tensors = (*tensors, self.turning(tensors[2], tensors[-3], stream=None))
+            tensors = (*tensors, self.turning(tensors[2], tensors[-3]))
         arguments = self.arguments.copy()
         for position, source in self.pointers:
             held = arguments[position]

@@ -15,7 +15,6 @@ from attngen.plan import ForwardPlan
 from attngen.plan.boxes import is_gluon, query_box
 from attngen.plan.forward import Argument
 from attngen.plan.hopper_window import HopperWindowShape
-from attngen.source import compile_options
 from attngen.spec.describe import describe_kind, describe_mask, describe_score
 from attngen.spec.model import Kind
 
@@ -118,7 +117,7 @@ def _wrapped(text: str) -> str:
 def _table_row(row: Row, variant: Variant, plan: ForwardPlan) -> TableRow:
     config = row.config
     queries, heads = _tile(config, plan)
-    options = {name: config[name] for name in variant.source.constexprs} | compile_options(config)
+    options = {name: config[name] for name in variant.source.constexprs} | variant.source.options
     where = f"Up to {row.longest}" if row.longest else "Any length"
     return TableRow(
         longest=row.longest,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from attngen.config import Config
@@ -111,12 +112,13 @@ def _plans(spec: Spec) -> dict[str, ForwardPlan]:
 def _row(spec: Spec | None, target: Target, trials: Sequence[Trial], plan: ForwardPlan | None) -> Tuning | None:
     """The row of one problem's trials; None when nothing that was tried worked."""
     triton = current_versions().triton
-    best = next(iter(best_first(trials, template_digest, triton)), None)
+    template = partial(template_digest, trials[0].problem.kernel)
+    best = next(iter(best_first(trials, template, triton)), None)
     if best is None or best.median_ms is None:
         return None
     problem = best.problem
     shipped = any(best is trial for trial in shipped_trials(target.name))
-    words = provenance(best, problem, target, shipped=shipped, template=template_digest, triton=triton)
+    words = provenance(best, problem, target, shipped=shipped, template=template, triton=triton)
     if plan is None or spec is None:
         return Tuning(best.spec, best.kind, best, len(trials), words)
     work = work_of(plan, problem.batch, problem.seq_q, problem.seq_k, target)

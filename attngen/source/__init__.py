@@ -1,6 +1,6 @@
 """Source: a plan and a config as text, as a module, and as what a compiler makes of it."""
 
-from attngen.source.cross import CompileError, Resources, compile_options, compile_source
+from attngen.source.cross import CompileError, Resources, compile_source
 from attngen.source.module import load_source
 from attngen.source.render import Source, render, render_turning, template_digest
 
@@ -8,7 +8,6 @@ __all__ = [
     "CompileError",
     "Resources",
     "Source",
-    "compile_options",
     "compile_source",
     "load_source",
     "render",

@@ -24,7 +24,9 @@ from attngen.source.elementwise import (
 )
 from attngen.source.hopper import hopper_context
 from attngen.source.hopper_window import hopper_window_context
+from attngen.source.options import forward_options
 from attngen.source.parameters import parameters, unspecialised
+from attngen.source.types import forward_types
 from attngen.spec.describe import describe_kind
 from attngen.spec.nodes import Name, Node, walk
 
@@ -54,9 +56,11 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
     window, hopper = config["schedule"] == "window", is_gluon(config)
     resident = str(config["schedule"]).endswith("window")
     elements_need = _element_names(plan, bounds, nodes)
+    taken = parameters(plan, config)
     context: dict[str, Any] = {
         "plan": plan,
         "kind": plan.kind,
+        "entry": "attention_forward",
         "packed": packed,
         "loads": config.get("loads", "pointer"),
         "unbalanced": plan.unbalanced,
@@ -64,7 +68,9 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "constants": _constants(plan, config),
         "helpers": _helpers(plan, nodes),
         "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
-        "parameters": parameters(plan, config),
+        "parameters": taken,
+        "types": forward_types(plan, config, [parameter.name for parameter in taken]),
+        "options": forward_options(config),
         "unspecialised": unspecialised(plan, persistent=config["schedule"] == "hopper"),
         "constexprs": () if window or hopper else ("BLOCK_M", "BLOCK_N", "HEADS_TOGETHER"),
         "qk_chunks": plan.qk_chunks,

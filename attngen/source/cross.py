@@ -12,13 +12,11 @@ from typing import Any
 
 from attngen.config import Config
 from attngen.errors import AttngenError
-from attngen.plan.boxes import boxes, is_gluon, swizzle_bytes
-from attngen.plan.forward import ForwardPlan
-from attngen.plan.hopper import ENTRY_REGISTERS, ROWS
-from attngen.plan.hopper_window import MOST_REGISTERS
-from attngen.plan.work import ELEMENT_BYTES
+from attngen.plan import Plan
+from attngen.plan.boxes import is_gluon
 from attngen.source.module import load_source
 from attngen.source.render import Source, render
+from attngen.source.types import NOTHING
 from attngen.target import Target
 
 
@@ -37,7 +35,7 @@ class Resources:
     seconds: float  # to compile
 
 
-def compile_source(plan: ForwardPlan, config: Config, target: Target) -> Resources:
+def compile_source(plan: Plan, config: Config, target: Target) -> Resources:
     """Compile the kernel of ``plan`` and ``config`` for ``target``: what it needs, or CompileError."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -49,11 +47,11 @@ def compile_source(plan: ForwardPlan, config: Config, target: Target) -> Resourc
     started = time.perf_counter()
     try:
         made_of = GluonASTSource if is_gluon(config) else ASTSource
-        ast = made_of(fn=function, **_signature(plan, config, source, function))
+        ast = made_of(fn=function, **launch_signature(source, config))
         compiled = triton.compile(
             ast,
             target=GPUTarget(target.backend, target.arch, target.warp_size),
-            options=compile_options(config),
+            options=source.options,
         )
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
@@ -64,65 +62,21 @@ def compile_source(plan: ForwardPlan, config: Config, target: Target) -> Resourc
     )
 
 
-def compile_options(config: Config) -> dict[str, Any]:
-    """The compiler's own options among the tunables."""
-    if config["schedule"] == "hopper_window":
-        return {"num_warps": 4, "maxnreg": config.get("maxnreg") or MOST_REGISTERS}
-    if config["schedule"] == "hopper":
-        return {"num_warps": 4, "maxnreg": ENTRY_REGISTERS[int(config["BLOCK_M"] or 0) // ROWS]}
-    options = {"num_warps": config["num_warps"], "num_stages": config["num_stages"]}
-    if config.get("maxnreg"):
-        options["maxnreg"] = config["maxnreg"]
-    return options
-
-
-_ELEMENTS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3": "fp8e4nv"}
-
-
-def _signature(plan: ForwardPlan, config: Config, source: Source, function: Any) -> dict[str, Any]:
+def launch_signature(source: Source, config: Config) -> dict[str, Any]:
     """Types, constants and alignments as a call with contiguous tensors would give them."""
-    dtype = plan.kind.dtype
     types: dict[str, str] = {}
     constants: dict[tuple[int, ...], Any] = {}
     attributes: dict[tuple[int, ...], list] = {}
-    scalars = {f"{argument.name}_value" for argument in plan.arguments if argument.shape == "scalar"}
-    described = boxes(plan, config)
-    for position, name in enumerate(source.parameters + source.constexprs):
-        aligned = False
-        if name in source.constexprs:
-            types[name] = "constexpr"
-            constants[(position,)] = config[name]
-        elif name in ("offsets_ptr", "key_range_ptr"):
-            types[name] = "constexpr"
+    for position, (name, kind) in enumerate(zip(source.parameters, source.types, strict=True)):
+        types[name] = "constexpr" if kind == NOTHING else kind
+        if kind == NOTHING:
             constants[(position,)] = None
-        elif name in described:
-            box = described[name][1]
-            held = plan.kind.out_dtype if described[name][0] == "out" else dtype
-            layout = f",{_shared_layout(box[-1], held)}" if is_gluon(config) else ""
-            types[name] = f"tensordesc<{_ELEMENTS[held]}{list(box)}{layout}>"
-        elif name == "ticket_ptr":
-            types[name], aligned = "*i32", True
-        elif name.endswith("_ptr"):
-            elements = {"q_ptr": dtype, "k_ptr": dtype, "v_ptr": dtype, "out_ptr": plan.kind.out_dtype}
-            types[name] = "*i32" if name == "prefix_ptr" else f"*{_ELEMENTS[elements.get(name, 'float32')]}"
-            aligned = True
-        elif name in scalars:
-            types[name] = "fp32"
-        else:
-            types[name] = "i32"
-            aligned = name.startswith("stride_")
-        if aligned:
+        elif kind.startswith("*") or name.startswith("stride_"):
             attributes[(position,)] = [["tt.divisibility", 16]]
+    for position, name in enumerate(source.constexprs, len(source.parameters)):
+        types[name] = "constexpr"
+        constants[(position,)] = config[name]
     return {"signature": types, "constexprs": constants, "attrs": attributes}
-
-
-def _shared_layout(width: int, dtype: str) -> str:
-    """How a box lies in shared memory, as Gluon's descriptors spell it."""
-    element = ELEMENT_BYTES[dtype]
-    return (
-        f"NVMMASharedLayout(swizzle_byte_width={swizzle_bytes(width, element)}, element_bitwidth={8 * element}, "
-        "rank=4, transposed=False, fp4_padded=False, cga_layout=[])"
-    )
 
 
 def _registers(compiled: Any, target: Target) -> tuple[int, int]:

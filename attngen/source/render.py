@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
+from typing import Any
 
 import jinja2
 
 from attngen.config import Config
+from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
 from attngen.problem import next_power_of_two
@@ -18,15 +21,20 @@ from attngen.resources import cache_dir, resource_dir
 from attngen.source.context import forward_context
 from attngen.source.layout import laid_out
 from attngen.source.text import assignment, call, decorator, fold, tidy
+from attngen.source.types import NOTHING
 
-TEMPLATES = {
-    "portable": "forward_portable.py.j2",
-    "window": "forward_window.py.j2",
-    "hopper": "forward_hopper.py.j2",
-    "hopper_window": "forward_hopper_window.py.j2",
+TEMPLATES = {  # of each kernel's schedules
+    "forward": {
+        "portable": "forward_portable.py.j2",
+        "window": "forward_window.py.j2",
+        "hopper": "forward_hopper.py.j2",
+        "hopper_window": "forward_hopper_window.py.j2",
+    },
 }
+CONTEXTS: dict[str, Callable[[Any, Config], dict[str, Any]]] = {"forward": forward_context}  # by kernel
 TURNING = "turn_values.py.j2"
 TURNED_BLOCK = 128  # keys of a tile that is turned
+TURNING_WARPS = 8
 
 IMPORTED = re.compile(r'{%-? *(?:import|from|include|extends) +"([^"]+)"')
 
@@ -38,26 +46,30 @@ class Source:
     text: str
     entry: str
     parameters: tuple[str, ...]  # run-time parameters
+    types: tuple[str, ...]  # of the run-time parameters, as Triton spells them
     constexprs: tuple[str, ...]  # tunables given at launch, from the config
+    options: dict[str, Any] = field(default_factory=dict, hash=False)  # the compiler's
 
     @property
     def digest(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
-def render(plan: ForwardPlan, config: Config) -> Source:
+def render(plan: Plan, config: Config) -> Source:
     """The kernel of ``plan`` for the structural choices of ``config``.
 
     Tile sizes stay compile-time parameters of the launch where the text does not depend on them, so that one text
     serves many configs.
     """
-    context = forward_context(plan, config)
-    text = _environment().get_template(TEMPLATES[str(config["schedule"])]).render(context)
+    context = CONTEXTS[plan.kernel](plan, config)
+    text = _environment().get_template(TEMPLATES[plan.kernel][str(config["schedule"])]).render(context)
     return Source(
         text=laid_out(tidy(text)) if is_gluon(config) else tidy(text),
-        entry="attention_forward",
+        entry=context["entry"],
         parameters=tuple(parameter.name for parameter in context["parameters"]),
+        types=context["types"],
         constexprs=context["constexprs"],
+        options=context["options"],
     )
 
 
@@ -65,8 +77,9 @@ def render_turning(plan: ForwardPlan) -> Source:
     """The kernel that turns values before those run that take them so."""
     values = {"v_dim": plan.kind.head_dim.v, "width": next_power_of_two(plan.kind.head_dim.v), "block": TURNED_BLOCK}
     text = _environment().get_template(TURNING).render(values)
-    parameters = ("v_ptr", "turned_ptr", "key_range_ptr", "stride_vb", "stride_vh", "stride_vs")
-    return Source(tidy(text), "turn_values", (*parameters, "kv_heads", "seq_k", "seq_turned"), ())
+    types = {"v_ptr": "*u8", "turned_ptr": "*u8", "key_range_ptr": NOTHING}
+    types |= dict.fromkeys(("stride_vb", "stride_vh", "stride_vs", "kv_heads", "seq_k", "seq_turned"), "i32")
+    return Source(tidy(text), "turn_values", tuple(types), tuple(types.values()), (), {"num_warps": TURNING_WARPS})
 
 
 class _CompiledTemplates(jinja2.FileSystemBytecodeCache):
@@ -105,10 +118,10 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def template_digest(config: Config) -> str:
+def template_digest(kernel: str, config: Config) -> str:
     """Changes whenever the template of a config's schedule does, or one that it imports (not the kernel that turns
     values): a tuning made with other templates is worth less. Empty for a schedule that there is not."""
-    template = TEMPLATES.get(str(config.get("schedule")))
+    template = TEMPLATES.get(kernel, {}).get(str(config.get("schedule")))
     return "" if template is None else _digest(template)
 
 

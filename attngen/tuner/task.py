@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from attngen.config import Config
@@ -59,7 +60,7 @@ def task_for(plan: ForwardPlan, problem: Problem, target: Target, *, spec: str =
         kind=plan.kind.name,
         description=describe(plan, problem),
         device=_device_name() if measured else "",
-        template=template_digest,
+        template=partial(template_digest, plan.kernel),
         versions=current_versions(),
     )
 

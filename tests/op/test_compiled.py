@@ -11,8 +11,8 @@ from attngen.op import Launcher
 from attngen.op.compiled import compiled_files, put_back
 from attngen.plan import plan_forward
 from attngen.plan.space import default_config
-from attngen.source import compile_options, load_source, render
-from attngen.source.cross import _signature
+from attngen.source import load_source, render
+from attngen.source.cross import launch_signature
 from attngen.target import get_target
 from tests.op.cases import config_of, kind_of
 
@@ -35,9 +35,9 @@ def compiled():
     source = render(plan, config)
     function = load_source(source)
     return triton.compile(
-        ASTSource(fn=function, **_signature(plan, config, source, function)),
+        ASTSource(fn=function, **launch_signature(source, config)),
         target=GPUTarget(TARGET.backend, TARGET.arch, TARGET.warp_size),
-        options=compile_options(config),
+        options=source.options,
     )
 
 

@@ -49,7 +49,7 @@ def compare():
     for key_range, (dim, keys) in product(RANGES, SIZES):
         v = torch.randint(1, 256, (2, keys, 3, dim), dtype=torch.uint8).transpose(1, 2)
         ranges = None if key_range is None else torch.tensor(key_range, dtype=torch.int32)
-        turned = Turning(plan_of(dim), v)(v.view(torch.float8_e4m3fn), ranges, stream=None)
+        turned = Turning(plan_of(dim), v)(v.view(torch.float8_e4m3fn), ranges)
         assert turned.shape == (2, 3, dim, -(-keys // 16) * 16) and turned.dtype == torch.float8_e4m3fn
         assert torch.equal(turned.view(torch.uint8), turned_by_hand(v, key_range)), (key_range, dim, keys)
 
@@ -78,26 +78,24 @@ def test_it_compiles_for_hopper(dim, tmp_path, monkeypatch):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from attngen.op.turned import NUM_WARPS
-
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     monkeypatch.setenv("ATTNGEN_CACHE", str(tmp_path / "attngen"))
     v = torch.empty(2, 3, 640, dim, dtype=torch.uint8)
     turning = Turning(plan_of(dim), v)
     types = {"v_ptr": "*u8", "turned_ptr": "*u8", "key_range_ptr": "constexpr"}
-    signature = {name: types.get(name, "i32") for name in turning.function.arg_names}
+    signature = {name: types.get(name, "i32") for name in turning.bound.function.arg_names}
     aligned = [
         n for n, name in enumerate(signature) if name in ("v_ptr", "turned_ptr", "seq_turned") or "stride" in name
     ]
     made = triton.compile(
         ASTSource(
-            fn=turning.function,
+            fn=turning.bound.function,
             signature=signature,
             constexprs={(2,): None},
             attrs={(n,): [["tt.divisibility", 16]] for n in aligned},
         ),
         target=GPUTarget("cuda", 90, 32),
-        options={"num_warps": NUM_WARPS},
+        options=turning.bound.source.options,
     )
     assert "ld.global.v4.b32" in made.asm["ptx"] and "st.global.v4.b32" in made.asm["ptx"]
 

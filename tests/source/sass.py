@@ -14,8 +14,8 @@ from typing import Any
 
 from attngen.config import Config
 from attngen.plan import ForwardPlan
-from attngen.source import compile_options, load_source, render
-from attngen.source.cross import _signature
+from attngen.source import load_source, render
+from attngen.source.cross import launch_signature
 
 MATRIX_PRODUCTS = ("HGMMA", "QGMMA")  # of 16-bit and of 8-bit numbers
 
@@ -50,9 +50,9 @@ def assemble(plan: ForwardPlan, config: Config) -> Assembled:
     with triton.knobs.nvidia.scope(), contextlib.redirect_stdout(io.StringIO()) as said:
         triton.knobs.nvidia.dump_ptxas_log = True
         compiled: Any = triton.compile(
-            GluonASTSource(fn=function, **_signature(plan, config, source, function)),
+            GluonASTSource(fn=function, **launch_signature(source, config)),
             target=GPUTarget("cuda", 90, 32),
-            options=compile_options(config),
+            options=source.options,
         )
     lines = disassembled(compiled.asm["cubin"], Path(triton.__file__).parent)
     return Assembled(said.getvalue(), main_loops(lines))

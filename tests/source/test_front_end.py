@@ -25,7 +25,7 @@ def intermediate(kind: Kind, config: Config, types: dict[str, str] | None = None
     plan = plan_forward(kind)
     source = render(plan, config)
     function = load_source(source)
-    signature = cross._signature(plan, config, source, function)
+    signature = cross.launch_signature(source, config)
     for name, type_ in (types or {}).items():
         assert name in signature["signature"]
         signature["signature"][name] = type_
@@ -36,7 +36,7 @@ def intermediate(kind: Kind, config: Config, types: dict[str, str] | None = None
     context = ir.context()
     ir.load_dialects(context)
     backend.load_dialects(context)
-    options = backend.parse_options(cross.compile_options(config))
+    options = backend.parse_options(source.options)
     made = ASTSource(fn=function, **signature).make_ir(
         target, options, backend.get_codegen_implementation(options), backend.get_module_map(), context
     )

@@ -89,9 +89,9 @@ def compiled(plan, config) -> tuple[str, int]:
     source = render(plan, config)
     function = load_source(source)
     made = triton.compile(
-        GluonASTSource(fn=function, **cross._signature(plan, config, source, function)),
+        GluonASTSource(fn=function, **cross.launch_signature(source, config)),
         target=GPUTarget("cuda", 90, 32),
-        options=cross.compile_options(config),
+        options=source.options,
     )
     return made.asm["ptx"], made.metadata.shared
 

@@ -149,9 +149,9 @@ def templates(tmp_path, monkeypatch):
 def test_a_template_ages_the_tunings_of_its_schedule_alone(templates, changed, aged):
     folder, caches = templates
     schedules = ("portable", "window", "hopper")
-    before = {name: template_digest(config_of(schedule=name)) for name in schedules}
+    before = {name: template_digest("forward", config_of(schedule=name)) for name in schedules}
     (folder / changed).write_text((folder / changed).read_text() + "{# another #}\n")
     for clear in caches:
         clear()
-    assert {name for name in schedules if template_digest(config_of(schedule=name)) != before[name]} == aged
-    assert len(set(before.values())) == 3 and template_digest(Config(schedule="mosaic")) == ""
+    assert {name for name in schedules if template_digest("forward", config_of(schedule=name)) != before[name]} == aged
+    assert len(set(before.values())) == 3 and template_digest("forward", Config(schedule="mosaic")) == ""

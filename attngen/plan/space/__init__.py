@@ -1,4 +1,4 @@
-"""The tunables of a forward kernel: which values are worth trying, and which points cannot fit a target.
+"""The tunables of kernels: which values are worth trying, and which points cannot fit a target.
 
 portable       Triton for any GPU: one loop over keys, or all keys of a small window resident
 hopper         Gluon for sm_90: one warp loads, warpgroups compute
@@ -14,6 +14,7 @@ from itertools import product
 
 from attngen.config import Config, Value
 from attngen.errors import NotGeneratedError
+from attngen.plan.base import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.space import portable
@@ -36,10 +37,11 @@ __all__ = [
     "window_tiles",
 ]
 
-FAMILIES: tuple[Family, ...] = (HOPPER_WINDOW, HOPPER, PORTABLE)  # in the order in which a default is looked for
+# Of each kernel, in the order in which a default is looked for.
+FAMILIES: dict[str, tuple[Family, ...]] = {"forward": (HOPPER_WINDOW, HOPPER, PORTABLE)}
 
 
-def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
+def forward_space(plan: Plan, target: Target) -> tuple[Parameter, ...]:
     """Every tunable of every schedule that can run, with its choices; None where a schedule has no such tunable."""
     families = [family.parameters(plan, target) for family in _families(plan, target)]
     merged: dict[str, dict[Value, None]] = {}
@@ -53,16 +55,16 @@ def forward_space(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
     return tuple(Parameter(name, tuple(sorted(choices, key=_place))) for name, choices in merged.items())
 
 
-def feasible(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None = None) -> str | None:
+def feasible(plan: Plan, config: Config, target: Target, problem: Problem | None = None) -> str | None:
     """None when ``config`` is worth compiling, else why it is not."""
-    family = _family(config)
+    family = _family(plan, config)
     if family is None:
         return f"there is no schedule '{config.get('schedule')}'"
     missing = [p.name for p in family.parameters(plan, target) if p.name not in config]
     return f"it has no {missing[0]}" if missing else family.feasible(plan, config, target, problem)
 
 
-def feasible_anywhere(plan: ForwardPlan, target: Target, problem: Problem | None = None) -> Iterator[Config]:
+def feasible_anywhere(plan: Plan, target: Target, problem: Problem | None = None) -> Iterator[Config]:
     """Every feasible point of every schedule, likely to win or not."""
     for family in _families(plan, target):
         parameters = family.parameters(plan, target)
@@ -73,16 +75,18 @@ def feasible_anywhere(plan: ForwardPlan, target: Target, problem: Problem | None
                 yield config
 
 
-def enumerate_configs(plan: ForwardPlan, target: Target, problem: Problem) -> list[Config]:
+def enumerate_configs(plan: Plan, target: Target, problem: Problem) -> list[Config]:
     """The points that are worth trying: where a schedule is made for the target, few of the portable ones."""
     configs = list(feasible_anywhere(plan, target, problem))
+    if not isinstance(plan, ForwardPlan):
+        return configs
     if problem.seq_q > FEW_QUERIES and any(is_gluon(config) for config in configs):
         return [config for config in configs if is_gluon(config) or portable.in_core(plan, config)]
     return configs
 
 
 def default_config(
-    plan: ForwardPlan,
+    plan: Plan,
     target: Target,
     problem: Problem | None = None,
     able: Callable[[Config], bool] = lambda config: True,
@@ -95,12 +99,14 @@ def default_config(
         for config in family.preferences(plan, target, problem):
             if able(config) and feasible(plan, config, target, problem) is None:
                 return config
-    return portable.last_resort(plan)
+    if isinstance(plan, ForwardPlan):
+        return portable.last_resort(plan)
+    raise NotGeneratedError(f"kind '{plan.kind.name}': no config of its {plan.kernel} kernel fits {target.name}")
 
 
-def shared_bytes(plan: ForwardPlan, config: Config, target: Target) -> int:
+def shared_bytes(plan: Plan, config: Config, target: Target) -> int:
     """Shared memory that a program needs, about."""
-    family = _family(config)
+    family = _family(plan, config)
     assert family is not None
     return family.shared_bytes(plan, config, target)
 
@@ -110,15 +116,15 @@ def why_not_hopper(plan: ForwardPlan, target: Target) -> str | None:
     return HOPPER.why_not(plan, target)
 
 
-def _families(plan: ForwardPlan, target: Target) -> list[Family]:
+def _families(plan: Plan, target: Target) -> list[Family]:
     """The families that can run ``plan``; NotGeneratedError where none can."""
-    if reason := why_no_kernel(plan, target):
+    if isinstance(plan, ForwardPlan) and (reason := why_no_kernel(plan, target)):
         raise NotGeneratedError(f"kind '{plan.kind.name}' is in {plan.kind.dtype}: {reason}")
-    return [family for family in FAMILIES if family.why_not(plan, target) is None]
+    return [family for family in FAMILIES[plan.kernel] if family.why_not(plan, target) is None]
 
 
-def _family(config: Config) -> Family | None:
-    return next((family for family in FAMILIES if config.get("schedule") in family.schedules), None)
+def _family(plan: Plan, config: Config) -> Family | None:
+    return next((family for family in FAMILIES[plan.kernel] if config.get("schedule") in family.schedules), None)
 
 
 def _place(value: Value) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from attngen.config import Config, Value
 from attngen.plan.forward import ForwardPlan
@@ -28,11 +29,11 @@ class Family:
     """Schedules that share their tunables: what a space needs to know of them."""
 
     schedules: tuple[str, ...]
-    why_not: Callable[[ForwardPlan, Target], str | None]  # why none of their configs can run
-    parameters: Callable[[ForwardPlan, Target], tuple[Parameter, ...]]
-    feasible: Callable[[ForwardPlan, Config, Target, Problem | None], str | None]
-    preferences: Callable[[ForwardPlan, Target, Problem | None], list[Config]]  # for a default, the first that fits
-    shared_bytes: Callable[[ForwardPlan, Config, Target], int]
+    why_not: Callable[[Any, Target], str | None]  # why none of their configs can run a plan of their kernel
+    parameters: Callable[[Any, Target], tuple[Parameter, ...]]
+    feasible: Callable[[Any, Config, Target, Problem | None], str | None]
+    preferences: Callable[[Any, Target, Problem | None], list[Config]]  # for a default, the first that fits
+    shared_bytes: Callable[[Any, Config, Target], int]
 
 
 def query_width(plan: ForwardPlan) -> int:

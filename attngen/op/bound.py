@@ -1,0 +1,72 @@
+"""A launch of one kernel for tensors of one signature: every argument is known but what pointers point to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from attngen.op import ready
+from attngen.op.descriptor import Descriptor
+from attngen.op.direct import Direct, direct_launch
+from attngen.source import Source, load_source
+
+
+class Bound:
+    """A kernel with a grid, its numbers and its descriptors; a call gives the tensors.
+
+    ``values``: by parameter, numbers and descriptors. ``tensors``: by parameter, which of a call's tensors it points
+    to. ``constants``: by name, the compile-time parameters that the text leaves open.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        device: torch.device,
+        grid: int,
+        values: Mapping[str, Any],
+        tensors: Mapping[str, int],
+        constants: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.source = source
+        self.function = load_source(source)
+        self.compiled: Any = None
+        self._device = device
+        self._grid = grid
+        self._values = [values.get(name) for name in source.parameters]
+        places = {name: n for n, name in enumerate(source.parameters)}
+        self._pointers = [(places[name], n) for name, n in tensors.items() if name in places]
+        self._constants = dict(constants or {})
+        self._direct: Direct | None = None
+
+    def __call__(self, *tensors: torch.Tensor | None) -> None:
+        """Launch on the current stream of the device; the tensors have the shapes and strides of the first call's."""
+        direct = self._direct
+        if direct is None or self._device.index != torch._C._cuda_getDevice():
+            self._first(tensors)
+            return
+        arguments, places = direct.arguments(), direct.places
+        for position, n in self._pointers:
+            tensor = tensors[n]
+            if tensor is not None:
+                maps, address = direct.maps.get(position), tensor.data_ptr()
+                arguments[places[position]] = address if maps is None else maps[address]
+        direct(torch._C._cuda_getCurrentRawStream(self._device.index), arguments)
+
+    def _first(self, tensors: Sequence[torch.Tensor | None]) -> None:
+        """Launch through Triton's own front end, which compiles what it has not compiled."""
+        arguments = self._values.copy()
+        for position, n in self._pointers:
+            tensor, held = tensors[n], arguments[position]
+            if tensor is not None:
+                arguments[position] = held.official(tensor) if isinstance(held, Descriptor) else tensor
+        options = self._constants | self.source.options
+        if self._device.type != "cuda":
+            self.function[(self._grid,)](*arguments, **options)
+            return
+        ready.wait()
+        with torch.cuda.device(self._device):
+            self.compiled = self.function[(self._grid,)](*arguments, **options)
+        described = [n for n, value in enumerate(self._values) if isinstance(value, Descriptor)]
+        self._direct = direct_launch(self.compiled, self._grid, [*self._values, *self._constants.values()], described)
