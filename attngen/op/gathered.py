@@ -9,7 +9,7 @@ import torch
 
 from attngen.config import Config
 from attngen.errors import CallError
-from attngen.op.arguments import MAX_GRID, empty_outputs
+from attngen.op.arguments import empty_outputs
 from attngen.op.bound import Bound
 from attngen.op.descriptor import Descriptor
 from attngen.op.launch import MAX_KEPT_SHAPES, signature_of
@@ -18,11 +18,12 @@ from attngen.plan.gathered import GatheredPlan
 from attngen.source import render
 from attngen.source.gathered import gathered_boxes
 
-ALIGNMENT = 16  # bytes of the copy engine's strides, and elements of a row that asynchronous copies are known to divide
+MAX_TILES = 2**30  # of heads, of all queries
+ALIGNED_BYTES = 16  # that the copy engine asks for
+ALIGNED_STRIDE = 16  # elements: so much the compiler may know of a number, and 8 of them are one asynchronous copy
 # Tensors of a call in the order in which a launch takes them.
-POINTERS = (
-    "q_ptr k_ptr v_ptr indices_ptr sink_ptr offsets_ptr key_range_ptr topk_length_ptr out_ptr lse_ptr".split()
-)
+POINTERS = ("q_ptr", "k_ptr", "v_ptr", "indices_ptr", "sink_ptr", "offsets_ptr", "key_range_ptr", "topk_length_ptr")
+RESULTS = ("out_ptr", "lse_ptr")
 
 
 class GatheredLauncher:
@@ -87,8 +88,8 @@ def gathered_grid(plan: GatheredPlan, config: Config, batch: int, heads: int, se
     block = int(config["BLOCK_H"] or 1)
     group = plan.kind.heads.group
     tiles = -(-group // block) * (heads // group) * batch * seq_q
-    if tiles > MAX_GRID:
-        raise CallError(f"{tiles} tiles of heads are more than a launch can have ({MAX_GRID}); split the batch")
+    if tiles > MAX_TILES:
+        raise CallError(f"{tiles} tiles of heads are more than a launch can have ({MAX_TILES}); split the batch")
     return max(-(-tiles // int(config.get("TURNS") or 1)), min(tiles, sms))
 
 
@@ -106,12 +107,12 @@ def _launch(
             # The stride of a single element is never used; of one list for all KV heads, it must be 0.
             strides = (tensor.stride(n) if tensor.shape[n] > 1 else 0 for n in range(3))
             values |= {f"stride_{letter}{axis}": stride for axis, stride in zip("bhs", strides, strict=True)}
-    tensors = {name: n for n, name in enumerate(POINTERS)}
+    tensors = {name: n for n, name in enumerate((*POINTERS, *RESULTS))}
     if is_gluon(config):
         for name, box in gathered_boxes(plan).items():
-            of = "out_ptr" if name == "out_desc" else "q_ptr"
-            values[name] = Descriptor(out if name == "out_desc" else q, box, gluon=True)
-            tensors[name] = POINTERS.index(of)
+            of, described = ("out_ptr", out) if name == "out_desc" else ("q_ptr", q)
+            values[name] = Descriptor(described, box, gluon=True)
+            tensors[name] = tensors[of]
     sms = torch.cuda.get_device_properties(q.device).multi_processor_count if q.device.type == "cuda" else 1
     constants = {} if is_gluon(config) else {"BLOCK_H": config["BLOCK_H"], "BLOCK_N": config["BLOCK_N"]}
     return gathered_grid(plan, config, batch, heads, seq_q, sms), values, tensors, constants
@@ -120,11 +121,14 @@ def _launch(
 def why_not_gathered_by_hopper(q: torch.Tensor, k: torch.Tensor) -> str | None:
     """Why the Hopper schedule cannot take tensors laid out so; None where it can."""
     for name, tensor in (("q", q), ("k", k)):
-        if tensor.data_ptr() % ALIGNMENT:
-            return f"{name} does not begin at a multiple of {ALIGNMENT} bytes"
-        for axis in range(3):
-            if tensor.shape[axis] > 1 and tensor.stride(axis) % ALIGNMENT:
-                return f"{name} has stride {tensor.stride(axis)}; multiples of {ALIGNMENT} elements are copied at once"
+        if tensor.data_ptr() % ALIGNED_BYTES:
+            return f"{name} does not begin at a multiple of {ALIGNED_BYTES} bytes"
+    for stride in q.stride()[:-1]:
+        if stride <= 0 or stride * q.element_size() % ALIGNED_BYTES:
+            return f"q has stride {stride}; the copy engine takes multiples of {ALIGNED_BYTES} bytes"
+    for axis in (0, 2):
+        if k.shape[axis] > 1 and k.stride(axis) % ALIGNED_STRIDE:
+            return f"k has stride {k.stride(axis)}; its rows are copied where that is a multiple of {ALIGNED_STRIDE}"
     return None
 
 

@@ -13,7 +13,7 @@ from attngen.plan.chunks import Chunk
 from attngen.plan.forward import LN2, LOG2E
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.hopper import ROWS
-from attngen.plan.keys import KEY_FIRST, Dilation, FloorDiv, I, Term
+from attngen.plan.keys import KEY_FIRST, Dilation, FloorDiv, Term
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.source import scalars
 from attngen.source.elementwise import Assignment

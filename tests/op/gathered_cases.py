@@ -22,7 +22,7 @@ class GatheredCase:
 
     kind: Kind
     config: Config
-    seq_q: int = 5
+    seq_q: int = 3
     seq_k: int = 23
     top_k: int = 17
     batch: int = 2
@@ -113,7 +113,7 @@ def gathered_reference(
     out = torch.zeros((batch, heads, seq_q, kind.head_dim.v), dtype=torch.float64, device=q.device)
     lse = torch.full((batch, heads, seq_q), -math.inf, dtype=torch.float64, device=q.device)
     for b in range(batch):
-        first, end = (0, seq_k) if key_range is None else (max(int(key_range[b, 0]), 0), min(int(key_range[b, 1]), seq_k))
+        first, end = (0, seq_k) if key_range is None else key_range[b].clamp(0, seq_k).tolist()
         for query in range(seq_q):
             i = query + (seq_k - seq_q if offsets is None else int(offsets[b]))
             count = indices.shape[-1] if topk_length is None else max(int(topk_length[b, query]), 0)
