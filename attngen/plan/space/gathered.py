@@ -35,7 +35,7 @@ def portable_parameters(plan: GatheredPlan, target: Target) -> tuple[Parameter, 
         Parameter("BLOCK_H", tuple(n for n in (16, 32, 64, 128) if n <= least_heads(plan))),
         Parameter("BLOCK_N", (16, 32) if plan.kind.dtype == "float32" or target.backend == "hip" else (32, 64)),
         Parameter("num_warps", (4, 8)),
-        Parameter("num_stages", (1, 2, 3)),
+        Parameter("num_stages", (1, 2) if target.backend == "hip" else (1, 2, 3)),
     )
 
 
@@ -46,6 +46,8 @@ def portable_feasible(plan: GatheredPlan, config: Config, target: Target, proble
         return f"{heads} rows for a group of {plan.kind.heads.group} heads"
     if heads * 4 < min(least_heads(plan), 64):
         return "every key would be loaded four times and more"
+    if heads < 32 and warps > 4 and plan.kind.dtype != "float32":
+        return f"{warps} warps share {heads} rows"
     if heads * (_width(plan.v_chunks) + 2 * keys) / (target.warp_size * warps) > REGISTERS:
         return "accumulators and scores need more registers than a thread has"
     return target.why_too_large(portable_shared_bytes(plan, config, target))
@@ -53,8 +55,9 @@ def portable_feasible(plan: GatheredPlan, config: Config, target: Target, proble
 
 def portable_preferences(plan: GatheredPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first: as many heads as fit, for which a key is loaded once."""
-    full_precision, hip, wide = plan.kind.dtype == "float32", target.backend == "hip", _width(plan.v_chunks) > WIDE
-    if full_precision:
+    hip, wide = target.backend == "hip", _width(plan.v_chunks) > WIDE
+    many = _width(plan.v_chunks) >= WIDE and not hip  # accumulators of 64 heads, for 4 warps
+    if plan.kind.dtype == "float32":
         return [_portable(BLOCK_H=16, BLOCK_N=16, num_warps=4 if hip else 8, num_stages=1)]
     if hip and wide:
         tiles = [(32, 16, 1), (16, 16, 1)]
@@ -63,7 +66,7 @@ def portable_preferences(plan: GatheredPlan, target: Target, problem: Problem | 
     else:
         tiles = [(heads, 32, 2) if hip else (heads, keys, 3) for heads in (64, 32, 16) for keys in (64, 32)]
     return [
-        _portable(BLOCK_H=heads, BLOCK_N=keys, num_warps=8 if wide and heads == 64 else 4, num_stages=stages)
+        _portable(BLOCK_H=heads, BLOCK_N=keys, num_warps=8 if many and heads == 64 else 4, num_stages=stages)
         for heads, keys, stages in tiles
         if heads <= least_heads(plan)
     ]
