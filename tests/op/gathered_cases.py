@@ -104,44 +104,55 @@ def gathered_reference(
     key_range: torch.Tensor | None = None,
     topk_length: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out, lse) in float64, one query of one KV head after the other."""
+    """(out, lse) in float64: one KV head after the other, a few queries at a time."""
     batch, heads, seq_q, _ = q.shape
     kv_heads, seq_k = k.shape[1], k.shape[2]
-    group = heads // kv_heads
-    values = k[..., : kind.head_dim.v] if v is None else v
-    lists = indices[:, None].expand(-1, kv_heads, -1, -1) if indices.dim() == 3 else indices
+    group, top_k = heads // kv_heads, indices.shape[-1]
     out = torch.zeros((batch, heads, seq_q, kind.head_dim.v), dtype=torch.float64, device=q.device)
     lse = torch.full((batch, heads, seq_q), -math.inf, dtype=torch.float64, device=q.device)
-    for b in range(batch):
+    together = max(2**27 // max(top_k * (kind.head_dim.qk + group), 1), 1)
+    for b in range(batch if seq_k else 0):
         first, end = (0, seq_k) if key_range is None else key_range[b].clamp(0, seq_k).tolist()
-        for query in range(seq_q):
-            i = query + (seq_k - seq_q if offsets is None else int(offsets[b]))
-            count = indices.shape[-1] if topk_length is None else max(int(topk_length[b, query]), 0)
-            for g in range(kv_heads):
-                j = lists[b, g, query, :count].long()
-                seen = (j >= first) & (j < end)
-                if kind.causal:
-                    seen &= j <= i
-                if kind.window is not None and kind.window.left is not None:
-                    seen &= j >= i - kind.window.left
-                if kind.window is not None and kind.window.right is not None:
-                    seen &= j <= i + kind.window.right
-                if kind.chunk is not None:
-                    seen &= j.div(kind.chunk, rounding_mode="floor") == i // kind.chunk
-                if kind.dilation is not None:
-                    seen &= (i - j) % kind.dilation == 0
-                j = j[seen]
-                if not len(j):
-                    continue
-                rows = slice(g * group, (g + 1) * group)
-                s = q[b, rows, query].double() @ k[b, g, j].double().T * kind.scale
+        offset = seq_k - seq_q if offsets is None else int(offsets[b])
+        for g in range(kv_heads):
+            rows = slice(g * group, (g + 1) * group)
+            keys, values = k[b, g], k[b, g, :, : kind.head_dim.v] if v is None else v[b, g]
+            for start in range(0, seq_q, together):
+                part = slice(start, min(start + together, seq_q))
+                i = torch.arange(part.start, part.stop, device=q.device)[:, None] + offset
+                j = (indices[b, part] if indices.dim() == 3 else indices[b, g, part]).long()  # [queries, top_k]
+                seen = visible(kind, i, j, first, end)
+                if topk_length is not None:
+                    seen &= torch.arange(top_k, device=q.device) < topk_length[b, part, None]
+                j = torch.where(seen, j, 0)
+                gathered = keys[j].double().masked_fill(~seen[..., None], 0.0)  # [queries, top_k, dim]
+                s = torch.einsum("hqd,qkd->hqk", q[b, rows, part].double(), gathered) * kind.scale
                 if kind.softcap is not None:
                     s = kind.softcap * torch.tanh(s / kind.softcap)
-                total = lse[b, rows, query] = torch.logsumexp(s, -1)
+                s = s.masked_fill(~seen, -math.inf)
+                total = lse[b, rows, part] = torch.logsumexp(s, -1)
                 if sink is not None:
-                    total = torch.logaddexp(total, sink[rows].double())
-                out[b, rows, query] = torch.exp(s - total[:, None]) @ values[b, g, j].double()
+                    total = torch.logaddexp(total, sink[rows, None].double())
+                p = torch.exp(s - total[..., None]).masked_fill(~seen, 0.0)
+                weighted = values[j].double().masked_fill(~seen[..., None], 0.0)
+                out[b, rows, part] = torch.einsum("hqk,qkd->hqd", p, weighted)
     return out, lse
+
+
+def visible(kind: Kind, i: torch.Tensor, j: torch.Tensor, first: int, end: int) -> torch.Tensor:
+    """Which listed keys j the queries at i see."""
+    seen = (j >= first) & (j < end)
+    if kind.causal:
+        seen &= j <= i
+    if kind.window is not None and kind.window.left is not None:
+        seen &= j >= i - kind.window.left
+    if kind.window is not None and kind.window.right is not None:
+        seen &= j <= i + kind.window.right
+    if kind.chunk is not None:
+        seen &= j.div(kind.chunk, rounding_mode="floor") == i.div(kind.chunk, rounding_mode="floor")
+    if kind.dilation is not None:
+        seen &= (i - j) % kind.dilation == 0
+    return seen
 
 
 def run_gathered(case: GatheredCase) -> Outcome:
