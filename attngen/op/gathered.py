@@ -15,10 +15,12 @@ from attngen.op.descriptor import Descriptor
 from attngen.op.launch import MAX_KEPT_SHAPES, signature_of
 from attngen.plan.boxes import is_gluon
 from attngen.plan.gathered import GatheredPlan
+from attngen.plan.space.gathered import EVERY
 from attngen.source import render
 from attngen.source.gathered import gathered_boxes
 
 MAX_TILES = 2**30  # of heads, of all queries
+MAX_TOP_K = 2**26  # kernels count tiles of keys in 20 bits
 ALIGNED_BYTES = 16  # that the copy engine asks for
 ALIGNED_STRIDE = 16  # elements: so much the compiler may know of a number, and 8 of them are one asynchronous copy
 # Tensors of a call in the order in which a launch takes them.
@@ -84,13 +86,13 @@ class Prepared:
 
 
 def gathered_grid(plan: GatheredPlan, config: Config, batch: int, heads: int, seq_q: int, sms: int = 1) -> int:
-    """Programs of a launch: each takes a tile of heads of one query, or TURNS of them, but no SM is left without."""
-    block = int(config["BLOCK_H"] or 1)
-    group = plan.kind.heads.group
+    """Programs of a launch: each takes TURNS tiles of heads of a query in turn, but no SM is left without."""
+    block, group = int(config["BLOCK_H"] or 1), plan.kind.heads.group
     tiles = -(-group // block) * (heads // group) * batch * seq_q
     if tiles > MAX_TILES:
         raise CallError(f"{tiles} tiles of heads are more than a launch can have ({MAX_TILES}); split the batch")
-    return max(-(-tiles // int(config.get("TURNS") or 1)), min(tiles, sms))
+    turns = int(config.get("TURNS", 1) or 0)
+    return min(tiles, sms) if turns == EVERY else max(-(-tiles // turns), min(tiles, sms))
 
 
 def _launch(
@@ -173,6 +175,8 @@ def check_gathered_call(plan: GatheredPlan, config: Config, tensors: Sequence[An
             raise CallError(f"{name} is on {tensor.device} and q on {q.device}; one device is needed")
         if name in ("sink", "offsets", "key_range", "topk_length") and not tensor.is_contiguous():
             raise CallError(f"{name} is not contiguous; call contiguous()")
+    if indices.shape[-1] > MAX_TOP_K:
+        raise CallError(f"indices has {indices.shape[-1]} entries a list; at most {MAX_TOP_K} are allowed")
     if indices.shape[-1] > 1 and indices.stride(-1) != 1:
         raise CallError(f"indices has stride {indices.stride(-1)} in its last dimension; 1 is needed")
     if kind.sink and sink is None:

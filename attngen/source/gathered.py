@@ -23,6 +23,7 @@ from attngen.source.types import NOTHING, descriptor, pointer
 from attngen.spec.describe import describe_kind
 
 ENTRY = "gathered_attention"
+UNSPECIALISED = ("stride_ib", "stride_ih", "stride_is", "batches", "heads", "seq_q", "seq_k", "top_k")
 LINE_BYTES = 128  # of the L2 cache
 # Of a thread of the Hopper schedule: 3 warpgroups begin with 168 each, and the one that loads gives to the others.
 ENTRY_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS = 168, 216, 72
@@ -44,7 +45,7 @@ def gathered_context(plan: GatheredPlan, config: Config) -> dict[str, Any]:
         "element_ranks": (),
         "parameters": taken,
         "types": tuple(_type(plan, parameter.name) for parameter in taken),
-        "unspecialised": [p.name for p in taken if p.name in ("batches", "heads", "seq_q", "seq_k", "top_k")],
+        "unspecialised": [p.name for p in taken if p.name in UNSPECIALISED],
         "constexprs": ("BLOCK_H", "BLOCK_N"),
         "options": {"num_warps": config["num_warps"], "num_stages": config.get("num_stages")},
         "bounds": bounds,

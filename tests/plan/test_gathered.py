@@ -4,6 +4,7 @@ import pytest
 
 from attngen.plan import plan_gathered
 from attngen.plan.space import default_config, feasible, feasible_anywhere
+from attngen.plan.space.gathered import EVERY
 from attngen.problem import Problem
 from attngen.spec.model import HeadDim, Heads, Kind, Latent
 from attngen.target import get_target
@@ -53,9 +54,12 @@ def test_where_hopper_is(name):
 
 
 def test_turns_leave_no_sm_without_a_program():
-    plan, few = PLANS["128 heads"], Problem("gathered", "", 1, 100, 4096)
-    assert default_config(plan, H100, few)["TURNS"] == 1
-    assert "not every SM" in str(feasible(plan, default_config(plan, H100).replace(TURNS=2), H100, few))
+    plan = PLANS["128 heads"]
+    few, fewer = (Problem("gathered", "", 1, n, 4096) for n in (100, 60))
+    config = default_config(plan, H100, few)
+    assert config["TURNS"] == EVERY and feasible(plan, config.replace(TURNS=1), H100, few) is None
+    assert "not every SM" in str(feasible(plan, config.replace(TURNS=2), H100, few))
+    assert default_config(plan, H100, fewer)["TURNS"] == 1
 
 
 def test_rows_beyond_the_heads_are_not_tried():

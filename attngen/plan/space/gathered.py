@@ -12,6 +12,7 @@ from attngen.target import Target
 
 LEAST_HEADS = 16  # rows of a matrix product
 HOPPER_RANKS = (128, 256, 512)  # two halves, each a power of two and an accumulator of one warpgroup
+EVERY = 0  # turns: as many as there are for each SM, which has one program
 HOPPER_KEYS = 64  # of a tile; weights of one go where its rope columns were
 WIDE = 128  # columns of values: beyond, accumulators leave few registers
 REGISTERS = 255  # of a thread
@@ -103,7 +104,7 @@ def hopper_parameters(plan: GatheredPlan, target: Target) -> tuple[Parameter, ..
         Parameter("BLOCK_H", (ROWS,)),
         Parameter("BLOCK_N", (HOPPER_KEYS,)),
         Parameter("num_warps", (4,)),
-        Parameter("TURNS", (1, 2, 4, 8)),
+        Parameter("TURNS", (EVERY, 1, 2, 4)),
         Parameter("PREFETCH", (False, True)),
         Parameter("PROXY_FENCE", (False, True)),
     )
@@ -117,14 +118,16 @@ def hopper_feasible(plan: GatheredPlan, config: Config, target: Target, problem:
         return f"a warpgroup of 4 warps has {ROWS} heads and {HOPPER_KEYS} keys"
     if problem is not None:
         tiles = problem.batch * problem.seq_q * -(-plan.kind.heads.query // ROWS)
-        if int(config["TURNS"] or 1) > max(tiles // target.sms, 1):
+        if int(config["TURNS"] or 0) > max(tiles // target.sms, 1):
             return "not every SM would have a program"
+        if config["TURNS"] == EVERY and tiles <= target.sms:
+            return "every SM has one turn at most"
     return target.why_too_large(hopper_shared_bytes(plan, config, target))
 
 
 def hopper_preferences(plan: GatheredPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
-    return [] if hopper_why_not(plan, target) else [_hopper(TURNS=turns) for turns in (4, 2, 1)]
+    return [] if hopper_why_not(plan, target) else [_hopper(TURNS=turns) for turns in (EVERY, 1)]
 
 
 def hopper_shared_bytes(plan: GatheredPlan, config: Config, target: Target) -> int:
