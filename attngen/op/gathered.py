@@ -66,6 +66,16 @@ class GatheredLauncher:
             prepared = self._kept[key] = Prepared(self, tensors)
         return prepared(tensors)
 
+    def sources(self) -> list[str]:
+        """Digests of the texts that a call compiles."""
+        return [self.source.digest]
+
+    def compiled(self) -> list[tuple[str, Any]]:
+        """What Triton has compiled for the calls so far, one a specialisation, each with its text's digest."""
+        bound = [prepared.bound for prepared in self._kept.values() if prepared.bound is not None]
+        made = {one.compiled.hash: one.compiled for one in bound if one.compiled is not None}
+        return [(self.source.digest, compiled) for compiled in made.values()]
+
 
 class Prepared:
     """A launch whose every argument but the pointers is known."""

@@ -65,7 +65,7 @@ def _hopper(plan: GatheredPlan, config: Config, context: dict[str, Any]) -> dict
     half, rope = kind.head_dim.v // 2, kind.head_dim.qk - kind.head_dim.v
     row = kind.head_dim.qk * ELEMENT_BYTES[kind.dtype]
     lines = [f"prefetch.global.L2 [$1+{n}];" for n in range(0, row, LINE_BYTES)]
-    constants = context["constants"] + [
+    constants = [constant for constant in context["constants"] if constant.name != "GROUP"] + [
         Assignment("ROWS", str(ROWS), "heads of a program"),
         Assignment("BLOCK_N", str(config["BLOCK_N"]), "keys of a tile"),
         Assignment("HALF", str(half), "columns of half a value: those that one warpgroup adds up"),

@@ -1,13 +1,17 @@
 """Kernels of attention over listed keys, compiled for GPUs that are not here: registers, spills, products in flight."""
 
+from dataclasses import replace
+
 import pytest
 
 from attngen.plan import plan_gathered
 from attngen.plan.boxes import is_gluon
 from attngen.plan.space import default_config, feasible, feasible_anywhere, shared_bytes
 from attngen.source import compile_source, render
+from attngen.source.types import NOTHING
 from attngen.spec.model import HeadDim, Heads, Kind, Latent, Window
 from attngen.target import get_target
+from tests.source import sass
 from tests.source.linted import assert_content, both_checks
 from tests.source.sass import assemble
 
@@ -39,6 +43,7 @@ HOPPER = {
     "rank 256": (latent(rank=256), {}),
     "no prefetch, fences": (latent(), {"PREFETCH": False, "PROXY_FENCE": True}),
 }
+QUICK = ("128 heads", "16 heads, float16", "rank 256")
 KEYS, STEP = 64, 16  # keys of a tile, and the depth of a product
 
 
@@ -59,26 +64,36 @@ def test_portable_defaults(name, target_name):
     assert resources.num_warps == config["num_warps"]
 
 
-@pytest.mark.parametrize("name", HOPPER)
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in HOPPER])
 def test_hopper(name):
     kind, changes = HOPPER[name]
     plan = plan_gathered(kind)
     config = default_config(plan, H100).replace(**changes)
     assert config["schedule"] == "hopper" and feasible(plan, config, H100) is None
-    made = assemble(plan, config)
+    check_hopper(assemble(plan, config), kind)
+    resources = compile_source(plan, config, H100)  # what is compiled already
+    assert resources.shared <= shared_bytes(plan, config, H100) <= H100.shared_per_block
+
+
+def test_hopper_with_everything_given(monkeypatch):
+    """The code of a call that gives what may be left out."""
+
+    def rendered(plan, config):
+        source = render(plan, config)
+        return replace(source, types=tuple("*i32" if held == NOTHING else held for held in source.types))
+
+    monkeypatch.setattr(sass, "render", rendered)
+    plan = plan_gathered(latent(sink=True, window=Window(4000, 0)))
+    check_hopper(assemble(plan, default_config(plan, H100)), plan.kind)
+
+
+def check_hopper(made, kind):
     assert not made.warnings and made.spills == 0
     assert len(made.loops) == 2  # one a warpgroup
     for count in made.loops:  # scores, and the values of two tiles
         assert count["HGMMA"] == (kind.head_dim.qk + 2 * KEYS) // STEP
         assert count["SHFL"] == 8  # maxima and sums of two rows a thread
         assert count["LDL"] + count["STL"] == 0
-
-
-def test_shared_memory_of_hopper_is_what_the_space_says():
-    plan = plan_gathered(latent())
-    config = default_config(plan, H100)
-    resources = compile_source(plan, config, H100)
-    assert resources.shared <= shared_bytes(plan, config, H100) <= H100.shared_per_block
 
 
 @both_checks
