@@ -2,5 +2,6 @@
 
 from attngen.plan.base import Plan
 from attngen.plan.forward import ForwardPlan, plan_forward
+from attngen.plan.gathered import GatheredPlan, plan_gathered
 
-__all__ = ["ForwardPlan", "Plan", "plan_forward"]
+__all__ = ["ForwardPlan", "GatheredPlan", "Plan", "plan_forward", "plan_gathered"]
