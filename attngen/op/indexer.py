@@ -9,7 +9,7 @@ from attngen.errors import CallError
 from attngen.op.bound import Bound
 from attngen.op.descriptor import Descriptor
 from attngen.op.launch import Kept, signature_of
-from attngen.op.shares import keys_per_item
+from attngen.op.shares import ceil_div, keys_per_item
 from attngen.plan.indexer import COPY_BYTES, IndexerPlan
 from attngen.plan.indexer_hopper import IndexerShape
 from attngen.source import render
@@ -69,7 +69,7 @@ class IndexerLauncher:
     def empty_logits(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         """Uninitialised, (batch, seq_q, seq_k); rows lie a multiple of 16 elements apart."""
         batch, seq_q, seq_k = q.shape[0], q.shape[1], k.shape[1]
-        columns = -(-seq_k // ROW_UNIT) * ROW_UNIT
+        columns = ceil_div(seq_k, ROW_UNIT) * ROW_UNIT
         return q.new_empty((batch, seq_q, columns), dtype=torch_dtype(self.plan.logits))[..., :seq_k]
 
     def _prepare(
@@ -89,9 +89,9 @@ class IndexerLauncher:
         if q.device.type == "cuda":
             programs = torch.cuda.get_device_properties(q.device).multi_processor_count
         lasting = bool(config.get("PERSISTENT"))
-        tiles = -(-seq_q // queries)
+        tiles = ceil_div(seq_q, queries)
         keys = keys_per_item(tiles, queries, batch, seq_q, seq_k, programs, lasting)
-        items = tiles * batch * -(-seq_k // keys)
+        items = tiles * batch * ceil_div(seq_k, keys)
         if items > MAX_GRID:
             raise CallError(f"{items} programs are more than a launch can have ({MAX_GRID}); split the batch")
         values: dict[str, object] = {"batches": batch, "seq_q": seq_q, "seq_k": seq_k, "keys_per_item": keys}
@@ -99,16 +99,18 @@ class IndexerLauncher:
         values |= {"k_scale_stride": 0 if k_scale is None else k_scale.stride(0)}
         values |= {"stride_ob": out.stride(0), "stride_os": out.stride(1)}
         if shape is not None:
+            if not describable(q):
+                raise CallError(f"the copy engine takes queries at multiples of {COPY_BYTES} bytes")
             box = boxes(plan, shape)
             values |= {"q_desc": Descriptor(q, box["q_desc"], gluon=True), "k_desc": _described_keys(k, box["k_desc"])}
         constants = {name: config[name] for name in self.source.constexprs}
         return Bound(self.source, q.device, min(items, programs) if lasting else items, values, POSITIONS, constants)
 
 
-def describable(k: torch.Tensor) -> bool:
-    """Whether the copy engine can be told of keys: their strides and address are multiples of 16 bytes."""
-    strides = [k.stride(n) * k.element_size() for n in range(2) if k.shape[n] > 1]
-    return k.data_ptr() % COPY_BYTES == 0 and all(stride > 0 and stride % COPY_BYTES == 0 for stride in strides)
+def describable(x: torch.Tensor) -> bool:
+    """Whether the copy engine can be told of a tensor: its strides and address are multiples of 16 bytes."""
+    strides = [x.stride(n) * x.element_size() for n in range(x.dim() - 1) if x.shape[n] > 1]
+    return x.data_ptr() % COPY_BYTES == 0 and all(stride > 0 and stride % COPY_BYTES == 0 for stride in strides)
 
 
 def _described_keys(k: torch.Tensor, box: tuple[int, ...]) -> Descriptor:
@@ -121,7 +123,8 @@ def _described_keys(k: torch.Tensor, box: tuple[int, ...]) -> Descriptor:
     made = Descriptor(k, box, gluon=True)
     unit = COPY_BYTES // k.element_size()
     made.strides = [
-        stride if size > 1 else -(-k.shape[2] // unit) * unit for size, stride in zip(k.shape, made.strides, strict=True)
+        stride if size > 1 else -(-k.shape[2] // unit) * unit
+        for size, stride in zip(k.shape, made.strides, strict=True)
     ]
     made.strides[2] = 1
     return made
@@ -140,7 +143,8 @@ def check_indexer_call(
     """CallError unless the tensors are what the plan takes."""
     if q.dim() != 4 or k.dim() != 3:
         raise CallError(
-            f"q is (batch, seq_q, heads, dim) and k (batch, seq_k, dim), but they are {tuple(q.shape)} and {tuple(k.shape)}"
+            f"q is (batch, seq_q, heads, dim) and k (batch, seq_k, dim), but they are {tuple(q.shape)} and "
+            f"{tuple(k.shape)}"
         )
     batch, seq_q, seq_k = q.shape[0], q.shape[1], k.shape[1]
     wanted = {
@@ -162,9 +166,9 @@ def check_indexer_call(
     for name, tensor in {"q": q, "w": w, "key_first": key_first, "key_end": key_end}.items():
         if not tensor.is_contiguous():
             raise CallError(f"{name} must be contiguous, but its strides are {tuple(tensor.stride())}")
-    for name, tensor in {"k": k, "k_scale": k_scale}.items():
-        if tensor is not None and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-            raise CallError(f"{name} must have a last stride of 1, but its strides are {tuple(tensor.stride())}")
+    for name, rows in {"k": k, "k_scale": k_scale}.items():
+        if rows is not None and rows.shape[-1] > 1 and rows.stride(-1) != 1:
+            raise CallError(f"{name} must have a last stride of 1, but its strides are {tuple(rows.stride())}")
     _check_out(plan, out, (batch, seq_q, seq_k), q.device)
 
 
@@ -177,7 +181,7 @@ def _check_out(plan: IndexerPlan, out: torch.Tensor, sizes: tuple[int, int, int]
             f"in {out.dtype} on {out.device}"
         )
     apart = [out.stride(1)] * (seq_q > 1) + [out.stride(0)] * (batch > 1)
-    if (out.shape[2] > 1 and out.stride(2) != 1) or any(stride % ROW_UNIT for stride in apart):
+    if out.numel() and ((out.shape[2] > 1 and out.stride(2) != 1) or any(stride % ROW_UNIT for stride in apart)):
         raise CallError(
             f"rows of out must be contiguous and a multiple of {ROW_UNIT} elements apart, but its strides are "
             f"{tuple(out.stride())}"

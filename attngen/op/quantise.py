@@ -75,7 +75,8 @@ def row_values(x: torch.Tensor) -> dict[str, int]:
     missing = MOST_OUTER - (x.dim() - 1)
     sizes = [1] * missing + list(x.shape[:-1])
     strides = [0] * missing + list(x.stride()[:-1])
-    values = {f"stride_x{n}": stride if size > 1 else 0 for n, (size, stride) in enumerate(zip(sizes, strides, strict=True))}
+    used = [stride if size > 1 else 0 for size, stride in zip(sizes, strides, strict=True)]
+    values = {f"stride_x{n}": stride for n, stride in enumerate(used)}
     return values | {"rows": sizes[0] * sizes[1] * sizes[2], "size_1": sizes[1], "size_2": sizes[2]}
 
 

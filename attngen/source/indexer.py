@@ -81,7 +81,7 @@ def _type(plan: IndexerPlan, name: str, shape: IndexerShape | None) -> str:
         return descriptor(boxes(plan, shape)[name], plan.dtype, gluon=True)
     if not name.endswith("_ptr"):
         return "i32"
-    elements = {"q_ptr": plan.dtype, "k_ptr": plan.dtype, "out_ptr": plan.logits}
+    elements: dict[str, str] = {"q_ptr": plan.dtype, "k_ptr": plan.dtype, "out_ptr": plan.logits}
     elements |= {"key_first_ptr": "int32", "key_end_ptr": "int32"}
     return pointer(elements.get(name, "float32"))
 

@@ -20,7 +20,7 @@ from attngen.source.types import pointer
 ROWS_ARE = {
     "rows": "contiguous rows, and their scales beside them",
     "pages": f"pages of {PAGE_KEYS} keys, and their scales behind them",
-    "latent": f"rows of {LATENT_BYTES} bytes: numbers in groups, the groups' scales, and {LATENT_ROPE} columns as they were",
+    "latent": f"rows of {LATENT_BYTES} bytes: numbers, a scale a group, and {LATENT_ROPE} columns as they were",
 }
 UNSPECIALISED = ["rows", "size_1", "size_2"]
 

@@ -60,10 +60,12 @@ def _portable_shared(plan: IndexerPlan, config: Config, target: Target) -> int:
 
 
 def _portable_preferences(plan: IndexerPlan, target: Target, problem: Problem | None) -> list[Config]:
-    """As many columns as warps that share them do not crowd; keys in registers pass by every one of them."""
+    """Few columns where products take their operands from registers: queries stay there."""
     few = problem is not None and problem.seq_q * plan.padded_heads <= COLUMNS[0]
     columns = (64,) if few or target.arch == 80 or target.backend == "hip" else (128, 64)
-    tiles = ((128, 8), (64, 4)) if target.backend == "cuda" and int(target.arch) >= 100 else ((128, 4), (128, 8), (64, 4))
+    tiles: tuple[tuple[int, int], ...] = ((128, 4), (128, 8), (64, 4))
+    if target.backend == "cuda" and int(target.arch) >= 100:
+        tiles = tiles[1:]  # products are read from a memory of their own, a half at a time
     return [
         Config(
             schedule="portable",
@@ -101,8 +103,8 @@ def _hopper_shared(plan: IndexerPlan, config: Config, target: Target) -> int:
 
 
 def _hopper_preferences(plan: IndexerPlan, target: Target, problem: Problem | None) -> list[Config]:
-    """The widest products first: shared memory is read once for all their columns."""
-    queries = reversed(_queries(plan))
+    """Products as wide as can be, for which shared memory is read least; of few heads, whose sums are many, less."""
+    queries = reversed(_queries(plan) if plan.padded_heads >= COLUMNS[0] else _queries(plan)[:-1])
     if problem is not None and problem.seq_q <= FEW_PROGRAMS_QUERIES:
         queries = iter([q for q in _queries(plan) if 2 * q <= problem.seq_q][-1:] or _queries(plan)[:1])
     return [
@@ -123,6 +125,4 @@ def _hopper_preferences(plan: IndexerPlan, target: Target, problem: Problem | No
 PORTABLE = Family(
     ("portable",), why_not, _portable_parameters, _portable_feasible, _portable_preferences, _portable_shared
 )
-HOPPER = Family(
-    ("hopper",), why_not_hopper, _hopper_parameters, _hopper_feasible, _hopper_preferences, _hopper_shared
-)
+HOPPER = Family(("hopper",), why_not_hopper, _hopper_parameters, _hopper_feasible, _hopper_preferences, _hopper_shared)
