@@ -73,8 +73,9 @@ def _docstring(plan: QuantisePlan) -> str:
     rotated = ", rotated by a Hadamard matrix" if plan.rotate else ""
     rounded = ", rounded up to a power of two" if plan.format == "ue8m0" else ""
     return (
-        f"Rows of {plan.head_dim} columns{rotated}, as e4m3 with a scale each: their largest magnitude / {LARGEST:g}"
-        f"{rounded}.\n\nWritten as {ROWS_ARE[plan.layout]}."
+        f"Rows of {plan.head_dim} columns{rotated}, as e4m3 with a scale each.\n\n"
+        f"A scale is the largest magnitude / {LARGEST:g}{rounded}.\n"
+        f"Written as {ROWS_ARE[plan.layout]}."
     )
 
 

@@ -30,6 +30,11 @@ def _queries(plan: IndexerPlan) -> tuple[int, ...]:
     return tuple(sorted({max(columns // plan.padded_heads, 1) for columns in COLUMNS}))
 
 
+def _stages(plan: IndexerPlan) -> tuple[int, ...]:
+    """Tiles of keys in shared memory beside queries, on Hopper."""
+    return (8,) if plan.element_bytes == 1 else (4,)
+
+
 def _portable_parameters(plan: IndexerPlan, target: Target) -> tuple[Parameter, ...]:
     return (
         Parameter("schedule", ("portable",)),
@@ -62,20 +67,18 @@ def _portable_shared(plan: IndexerPlan, config: Config, target: Target) -> int:
 def _portable_preferences(plan: IndexerPlan, target: Target, problem: Problem | None) -> list[Config]:
     """Few columns where products take their operands from registers: queries stay there."""
     few = problem is not None and problem.seq_q * plan.padded_heads <= COLUMNS[0]
-    columns = (64,) if few or target.arch == 80 or target.backend == "hip" else (128, 64)
-    tiles: tuple[tuple[int, int], ...] = ((128, 4), (128, 8), (64, 4))
-    if target.backend == "cuda" and int(target.arch) >= 100:
-        tiles = tiles[1:]  # products are read from a memory of their own, a half at a time
+    widths = (64,) if few or target.arch == 80 or target.backend == "hip" else (128, 64)
     return [
-        Config(
-            schedule="portable",
-            BLOCK_Q=max(width // plan.padded_heads, 1),
-            BLOCK_N=block_n,
-            num_warps=warps,
-            num_stages=stages,
-        )
-        for width, (block_n, warps), stages in product(columns, tiles, (3, 2))
+        Config(schedule="portable", BLOCK_Q=queries, BLOCK_N=block_n, num_warps=warps, num_stages=stages)
+        for queries in (max(width // plan.padded_heads, 1) for width in widths)
+        for (block_n, warps), stages in product(_tiles(queries, queries * plan.padded_heads, target), (3, 2))
     ]
+
+
+def _tiles(queries: int, columns: int, target: Target) -> tuple[tuple[int, int], ...]:
+    """Keys and warps: products of a whole tile leave registers for little else, unless they come from wgmma."""
+    crowded = columns >= MOST_PRODUCTS and (not is_hopper(target) or queries > 8)
+    return ((128, 8), (64, 4)) if crowded else ((128, 4), (64, 4))
 
 
 def _hopper_parameters(plan: IndexerPlan, target: Target) -> tuple[Parameter, ...]:
@@ -84,7 +87,7 @@ def _hopper_parameters(plan: IndexerPlan, target: Target) -> tuple[Parameter, ..
         Parameter("BLOCK_Q", _queries(plan)),
         Parameter("BLOCK_N", (64, 128)),
         Parameter("num_warps", (4,)),
-        Parameter("num_stages", (4, 8)),
+        Parameter("num_stages", _stages(plan)),
         Parameter("WARPGROUPS", (2, 3)),
         Parameter("PERSISTENT", (False, True)),
     )
@@ -118,7 +121,7 @@ def _hopper_preferences(plan: IndexerPlan, target: Target, problem: Problem | No
             PERSISTENT=True,
         )
         for block_q in queries
-        for block_n, stages in product((128, 64), (8, 4))
+        for block_n, stages in product((128, 64), _stages(plan))
     ]
 
 
