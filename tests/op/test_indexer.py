@@ -7,8 +7,10 @@ import torch
 
 from attngen.config import Config
 from attngen.errors import CallError
-from attngen.op.indexer import IndexerLauncher, check_indexer_call, describable
+from attngen.op.indexer import INTERPRETED_PROGRAMS, IndexerLauncher, check_indexer_call, describable
 from attngen.op.shares import UNIT, keys_per_item
+from attngen.plan.space import default_config
+from attngen.target import get_target
 from tests.op.indexer_cases import IndexerCase, inputs_of, interpreted_indexer, portable
 
 FLOAT8 = {"dtype": "float8_e4m3"}
@@ -128,3 +130,22 @@ def test_shares_fill_the_gpu(lasting, seq_q, seq_k):
     items = tiles * -(-seq_k // keys)
     if seq_q * seq_k >= 8 * 131072:
         assert items >= 120  # an SM or so may stay idle where that costs less than another item
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3", "bfloat16"])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_kernel_for_hopper_is_given_all_that_it_takes(dtype, persistent):
+    plan = IndexerCase(heads=64, head_dim=128, dtype=dtype).plan()
+    config = default_config(plan, get_target("h100")).replace(PERSISTENT=persistent)
+    case = IndexerCase(heads=64, head_dim=128, dtype=dtype, seq_q=45, seq_k=1000, batch=2, config=config)
+    inputs = inputs_of(case)
+    launcher = IndexerLauncher(plan, config)
+    out = launcher.empty_logits(inputs["q"], inputs["k"])
+    assert out.stride() == (45 * 1008, 1008, 1)
+    bound = launcher._prepare(inputs["q"], inputs["k"], inputs["k_scale"], out)
+    given = {**dict(zip(launcher.source.parameters, bound._values, strict=True))}
+    tensors = {launcher.source.parameters[place] for place, _ in bound._pointers}
+    assert {name for name, value in given.items() if value is None} == {n for n in tensors if n.endswith("_ptr")}
+    assert given["q_desc"].shape == [2, 45, 64, 128] and given["q_desc"].block_shape == [1, 4, 64, 128]
+    assert given["k_desc"].block_shape == [1, 64, 128] and given["stride_os"] == 1008
+    assert bound._grid == (min(INTERPRETED_PROGRAMS, 12) if persistent else 12)  # 6 tiles of 8 queries, 2 sequences
