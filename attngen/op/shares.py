@@ -8,7 +8,7 @@ UNIT = 512  # keys of an item are a multiple of these: of every tile
 LEAST_KEYS = 512  # of an item, where a sequence has more
 ITEM_COST = {False: 400, True: 64}  # keys that take as long as beginning an item: a program of its own, or its next
 MOST_SHARES = 160  # of a sequence's keys, a few more than a GPU has programs
-MOST_SIMULATED = 1 << 16  # items; more of them fill any GPU evenly
+MOST_SIMULATED = 1 << 14  # items; more of them fill any GPU evenly
 MANY_TURNS = 64
 
 

@@ -14,7 +14,7 @@ from attngen.source.parameters import Parameter
 from attngen.source.types import descriptor, pointer
 
 FIRST_BARRIER = 8  # named barriers below are the compiler's
-UNSPECIALISED = ["batches", "seq_q", "seq_k", "keys_per_item"]
+UNSPECIALISED = ("k_scale_stride", "batches", "seq_q", "seq_k", "keys_per_item")  # they vary from call to call
 
 
 def indexer_context(plan: IndexerPlan, config: Config) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def indexer_context(plan: IndexerPlan, config: Config) -> dict[str, Any]:
         "options": _options(config, shape),
         "docstring": _docstring(plan),
         "constants": _sizes(plan) + ([] if shape is None else _constants(shape)),
-        "unspecialised": UNSPECIALISED,
+        "unspecialised": [parameter.name for parameter in parameters if parameter.name in UNSPECIALISED],
         "located": ["batch", "query", "first", "tiles", *(["share_first"] if plan.clean else [])],
         "plan": plan,
         "shape": shape,

@@ -26,6 +26,7 @@ PORTABLE = [
     for target, dtypes in {
         "a100": ["bfloat16"],
         "h100": ["float8_e4m3", "float16"],
+        "rtx4090": ["float8_e4m3"],
         "b200": ["float8_e4m3", "bfloat16"],
         "mi300x": ["bfloat16"],
     }.items()
