@@ -1,0 +1,66 @@
+"""The Hopper schedule of an indexer: what a config comes to, and what fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attngen.config import Config
+from attngen.plan.hopper import BARRIER_BYTES, MOST_SHARED, ROWS
+from attngen.plan.indexer import IndexerPlan
+
+MOST_COLUMNS = 256  # of a matrix product
+MOST_ACCUMULATORS = {2: 128, 3: 64}  # registers of a thread, by warpgroups: as many again hold weights and results
+MOST_STAGES = 8  # one named barrier each
+
+
+@dataclass(frozen=True)
+class IndexerShape:
+    """A warpgroup multiplies a tile of BLOCK_N keys (rows) with ``columns``: all heads of its ``queries``."""
+
+    warpgroups: int
+    queries: int  # of a warpgroup
+    columns: int  # of a warpgroup: queries x heads, padded
+    block_n: int
+    stages: int
+    q_buffers: int  # of a program: the next item's queries are loaded while this one's are in use
+
+    @classmethod
+    def of(cls, plan: IndexerPlan, config: Config) -> IndexerShape:
+        warpgroups, queries = int(config["WARPGROUPS"] or 0), int(config["BLOCK_Q"] or 0)
+        block_n, stages = int(config["BLOCK_N"] or 0), int(config["num_stages"] or 0)
+        columns = queries * plan.padded_heads
+        one = cls(warpgroups, queries, columns, block_n, stages, 1)
+        two = cls(warpgroups, queries, columns, block_n, stages, 2)
+        return two if config["PERSISTENT"] and two.shared_bytes(plan) <= MOST_SHARED else one
+
+    @property
+    def block_q(self) -> int:
+        """Queries of a program at a time."""
+        return self.queries * self.warpgroups
+
+    @property
+    def accumulators(self) -> int:
+        """Registers of a thread for products."""
+        return self.block_n * self.columns // 128
+
+    def shared_bytes(self, plan: IndexerPlan) -> int:
+        rows = self.q_buffers * self.warpgroups * self.columns + self.stages * self.block_n
+        return rows * plan.width * plan.element_bytes + BARRIER_BYTES
+
+
+def why_not(plan: IndexerPlan, config: Config) -> str | None:
+    """Why ``config`` of the ``hopper`` schedule cannot run ``plan``; None where it can."""
+    shape = IndexerShape.of(plan, config)
+    if shape.warpgroups not in MOST_ACCUMULATORS:
+        return "two or three warpgroups compute"
+    if not 8 <= shape.columns <= MOST_COLUMNS:
+        return f"{shape.columns} columns; a matrix product has 8 to {MOST_COLUMNS}"
+    if shape.block_n % ROWS or not shape.block_n:
+        return f"tiles of {shape.block_n} keys; a matrix product has {ROWS}"
+    if shape.accumulators > MOST_ACCUMULATORS[shape.warpgroups]:
+        return f"{shape.accumulators} registers of products; {MOST_ACCUMULATORS[shape.warpgroups]} fit"
+    if not 2 <= shape.stages <= MOST_STAGES:
+        return f"2 to {MOST_STAGES} tiles of keys in shared memory"
+    if (needed := shape.shared_bytes(plan)) > MOST_SHARED:
+        return f"{needed} bytes of shared memory; a program has {MOST_SHARED}"
+    return None
