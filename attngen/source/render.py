@@ -20,6 +20,7 @@ from attngen.problem import next_power_of_two
 from attngen.resources import cache_dir, resource_dir
 from attngen.source.context import forward_context
 from attngen.source.layout import laid_out
+from attngen.source.select import select_context
 from attngen.source.text import assignment, call, decorator, fold, tidy
 from attngen.source.types import NOTHING
 
@@ -30,8 +31,12 @@ TEMPLATES = {  # of each kernel's schedules
         "hopper": "forward_hopper.py.j2",
         "hopper_window": "forward_hopper_window.py.j2",
     },
+    "select": {"portable": "select_portable.py.j2", "hopper": "select_hopper.py.j2"},
 }
-CONTEXTS: dict[str, Callable[[Any, Config], dict[str, Any]]] = {"forward": forward_context}  # by kernel
+CONTEXTS: dict[str, Callable[[Any, Config], dict[str, Any]]] = {  # by kernel
+    "forward": forward_context,
+    "select": select_context,
+}
 TURNING = "turn_values.py.j2"
 TURNED_BLOCK = 128  # keys of a tile that is turned
 TURNING_WARPS = 8

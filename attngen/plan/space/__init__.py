@@ -22,6 +22,7 @@ from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, why_no_ker
 from attngen.plan.space.hopper import HOPPER
 from attngen.plan.space.hopper_window import HOPPER_WINDOW
 from attngen.plan.space.portable import PORTABLE, window_tiles
+from attngen.plan.space.select import SELECT_HOPPER, SELECT_PORTABLE
 from attngen.problem import Problem
 from attngen.target import Target
 
@@ -38,7 +39,10 @@ __all__ = [
 ]
 
 # Of each kernel, in the order in which a default is looked for.
-FAMILIES: dict[str, tuple[Family, ...]] = {"forward": (HOPPER_WINDOW, HOPPER, PORTABLE)}
+FAMILIES: dict[str, tuple[Family, ...]] = {
+    "forward": (HOPPER_WINDOW, HOPPER, PORTABLE),
+    "select": (SELECT_HOPPER, SELECT_PORTABLE),
+}
 
 
 def forward_space(plan: Plan, target: Target) -> tuple[Parameter, ...]:
