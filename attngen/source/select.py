@@ -68,6 +68,7 @@ def _constants(plan: SelectPlan, config: Config, hopper: bool) -> list[Assignmen
         out += [
             Assignment("BLOCK", str(block), "keys of a tile"),
             Assignment("LIST", str(longest), "candidates after which a list is cut; a tile more fits into it"),
+            Assignment("PIECE", str(longest // 2), "candidates that are copied together"),
             Assignment("SAMPLE", str(sample), "logits from which the first bound is guessed"),
             Assignment("RUN", str(RUN), "of them, so many are neighbours"),
         ]
