@@ -25,7 +25,7 @@ class SelectLauncher:
     (rows, top_k): ascending keys, and -1 for what a row is too short for. ``out`` may be given, with any stride
     between rows. Under TRITON_INTERPRET=1 it takes CPU tensors.
 
-    Beside its result a launch needs memory for candidates: two int32 for each of LIST + BLOCK, a program, of which
+    Beside its result a launch needs memory for candidates: int64 for each of LIST + BLOCK, a program, of which
     there are at most 1024 // threads an SM. That is 35 MB on an H100 at the default config for up to 2048 keys, and
     does not grow with the logits. It is PyTorch's, taken on every call: streams do not share it, and a CUDA graph
     keeps its own.
@@ -130,5 +130,5 @@ class PreparedSelection:
     ) -> None:
         """Launch on the current stream."""
         if self.bound is not None:
-            scratch = torch.empty(self.scratch_elements, dtype=torch.int32, device=logits.device)
+            scratch = torch.empty(self.scratch_elements, dtype=torch.int64, device=logits.device)
             self.bound(logits, key_first, key_end, out, scratch)

@@ -7,7 +7,6 @@ from typing import Literal
 
 from attngen.config import Config
 from attngen.errors import NotGeneratedError
-from attngen.plan.work import ELEMENT_BYTES
 from attngen.spec.model import Kind
 
 MOST_SELECTED = 8192  # keys of a row
@@ -65,18 +64,13 @@ def list_sizes(plan: SelectPlan) -> tuple[int, int]:
 
 
 def scratch_elements(config: Config) -> int:
-    """Of a program, int32: the bits of candidates' logits, then their keys; a tile may come after a full list."""
-    return 2 * (int(config["LIST"] or 0) + int(config["BLOCK"] or 0))
+    """Of a program, int64: candidates, and a tile may come after a full list."""
+    return int(config["LIST"] or 0) + int(config["BLOCK"] or 0)
 
 
 def most_programs(config: Config, sms: int, warp_size: int = 32) -> int:
     """Programs that are resident together; each takes row after row."""
     return sms * max(RESIDENT_THREADS // (warp_size * int(config["num_warps"] or 1)), 1)
-
-
-def neighbours(plan: SelectPlan, count: int) -> int:
-    """Of ``count`` logits of a thread, those that lie side by side: what one load of 16 bytes brings."""
-    return min(16 // ELEMENT_BYTES[plan.logits], count)
 
 
 def why_not(plan: SelectPlan, config: Config, warp_size: int) -> str | None:

@@ -6,14 +6,13 @@ import textwrap
 from typing import Any
 
 from attngen.config import Config
-from attngen.plan.select import ALIGNED, RUN, SelectPlan, neighbours
+from attngen.plan.select import ALIGNED, RUN, SelectPlan
 from attngen.problem import next_power_of_two
 from attngen.source.elementwise import Assignment
 from attngen.source.parameters import Parameter
 from attngen.source.types import pointer
 
 HOPPER_REGISTERS = 64  # of a thread: 1024 threads share an SM
-CHUNKS = 4  # of a list, in one thread: their counts of 16 bits fit into 64
 
 
 def select_context(plan: SelectPlan, config: Config) -> dict[str, Any]:
@@ -24,13 +23,13 @@ def select_context(plan: SelectPlan, config: Config) -> dict[str, Any]:
         Parameter("key_first_ptr", "[rows], int32, first key of each row"),
         Parameter("key_end_ptr", "[rows], int32, the key after its last one"),
         Parameter("out_ptr", "[rows, TOP_K], int32"),
-        Parameter("scratch_ptr", "[programs, 2, LIST + BLOCK], int32, holds nothing before and after"),
+        Parameter("scratch_ptr", "[programs, LIST + BLOCK], int64, a logit's bits above its key; holds nothing before and after"),
         Parameter("stride_logits", f"elements from row to row, a multiple of {ALIGNED}"),
         Parameter("stride_out"),
         Parameter("rows"),
         Parameter("columns"),
     ]
-    pointers = {"logits_ptr": pointer(plan.logits)}
+    pointers = {"logits_ptr": pointer(plan.logits), "scratch_ptr": pointer("int64")}
     types = tuple(
         pointers.get(p.name, pointer("int32")) if p.name.endswith("_ptr") else "i32" for p in parameters
     )
@@ -74,13 +73,9 @@ def _constants(plan: SelectPlan, config: Config, hopper: bool) -> list[Assignmen
         ]
         if hopper:
             threads = 32 * int(config["num_warps"] or 0)
-            width = neighbours(plan, block // threads)
             out += [
                 Assignment("WARPS", str(config["num_warps"])),
                 Assignment("THREADS", str(threads)),
-                Assignment("SIDE", str(width), "logits of one load of a thread"),
-                Assignment("LOADS", str(block // threads // width), "of a thread, for a tile"),
-                Assignment("CHUNKS", str(CHUNKS), "in which a thread has candidates"),
             ]
         out += [
             Assignment("NOTHING", "-0x80000000", "the order of what is no key, below -inf"),
