@@ -10,7 +10,6 @@ from attngen.plan.space.common import Family, Parameter, is_hopper
 from attngen.problem import Problem
 from attngen.target import Target
 
-FEW_ROWS_A_PROGRAM = 1  # an SM that has so few rows gives each all of its threads
 REDUCTION_BYTES = 2048  # of shared memory: what warps tell each other in sums and scans
 
 
@@ -32,10 +31,12 @@ def _feasible(plan: SelectPlan, config: Config, target: Target, problem: Problem
 
 
 def _preferences(schedule: str, plan: SelectPlan, target: Target, problem: Problem | None) -> list[Config]:
-    """What a default is taken from, best first: many programs an SM, or one where rows are few."""
-    warps = (8, 16, 32)
-    if problem is not None and problem.batch * problem.seq_q <= FEW_ROWS_A_PROGRAM * target.sms:
-        warps = (32, 16, 8) if plan.chosen > 2048 else (16, 8, 32)
+    """What a default is taken from, best first: many small programs an SM, or a large one where rows are few.
+
+    Plain Triton has no say in which thread holds what, and needs more registers: fewer logits of a thread.
+    """
+    few = problem is not None and problem.batch * problem.seq_q <= target.sms
+    warps = (8, 16, 32) if schedule == "hopper" and not few else (16, 32, 8)
     return [
         Config(schedule=schedule, BLOCK=block, LIST=size, SAMPLE=4096, num_warps=n)
         for size, n, block in product(list_sizes(plan), warps, (4096, 8192))
