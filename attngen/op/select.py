@@ -41,7 +41,6 @@ class SelectLauncher:
         self, logits: torch.Tensor, key_first: torch.Tensor, key_end: torch.Tensor, *, out: torch.Tensor | None = None
     ) -> torch.Tensor:
         if out is None:
-
             out = torch.empty((logits.shape[0], self.plan.top_k), dtype=torch.int32, device=logits.device)
         key = signature_of((logits, key_first, key_end, out))
         prepared = self._kept.get(key)
@@ -82,8 +81,8 @@ class SelectLauncher:
         for name, tensor in (("key_first", key_first), ("key_end", key_end)):
             if tensor.shape != (rows,) or tensor.dtype != torch.int32 or (rows > 1 and tensor.stride(0) != 1):
                 raise CallError(
-                    f"{name} is {tuple(tensor.shape)} {tensor.dtype} with stride {tensor.stride()}; contiguous ({rows},) "
-                    "int32 is needed"
+                    f"{name} is {tuple(tensor.shape)} {tensor.dtype} with stride {tensor.stride()}; "
+                    f"contiguous ({rows},) int32 is needed"
                 )
             if tensor.device != logits.device:
                 raise CallError(f"{name} is on {tensor.device} and logits are on {logits.device}; one device is needed")
@@ -125,9 +124,7 @@ class PreparedSelection:
             {"logits_ptr": 0, "key_first_ptr": 1, "key_end_ptr": 2, "out_ptr": 3, "scratch_ptr": 4},
         )
 
-    def __call__(
-        self, logits: torch.Tensor, key_first: torch.Tensor, key_end: torch.Tensor, out: torch.Tensor
-    ) -> None:
+    def __call__(self, logits: torch.Tensor, key_first: torch.Tensor, key_end: torch.Tensor, out: torch.Tensor) -> None:
         """Launch on the current stream."""
         if self.bound is not None:
             scratch = torch.empty(self.scratch_elements, dtype=torch.int64, device=logits.device)

@@ -45,7 +45,9 @@ def plan_select(kind: Kind, *, logits: Logits = "float32", first: int = 0, last:
     """The plan of the selection that ``kind`` asks for; NotGeneratedError for what is not generated."""
     top_k = None if kind.select is None else kind.select.top_k
     if top_k is None:
-        raise NotGeneratedError(f"kind '{kind.name}' has no 'select: {{top_k: ...}}', so no keys are selected one by one")
+        raise NotGeneratedError(
+            f"kind '{kind.name}' has no 'select: {{top_k: ...}}', so no keys are selected one by one"
+        )
     if not 1 <= top_k <= MOST_SELECTED:
         raise NotGeneratedError(f"kind '{kind.name}': top_k {top_k}; 1 to {MOST_SELECTED} are generated")
     if logits not in ("float32", "bfloat16"):

@@ -23,16 +23,17 @@ def select_context(plan: SelectPlan, config: Config) -> dict[str, Any]:
         Parameter("key_first_ptr", "[rows], int32, first key of each row"),
         Parameter("key_end_ptr", "[rows], int32, the key after its last one"),
         Parameter("out_ptr", "[rows, TOP_K], int32"),
-        Parameter("scratch_ptr", "[programs, LIST + BLOCK], int64, a logit's bits above its key; holds nothing before and after"),
+        Parameter(
+            "scratch_ptr",
+            "[programs, LIST + BLOCK], int64, a logit's bits above its key; holds nothing before and after",
+        ),
         Parameter("stride_logits", f"elements from row to row, a multiple of {ALIGNED}"),
         Parameter("stride_out"),
         Parameter("rows"),
         Parameter("columns"),
     ]
     pointers = {"logits_ptr": pointer(plan.logits), "scratch_ptr": pointer("int64")}
-    types = tuple(
-        pointers.get(p.name, pointer("int32")) if p.name.endswith("_ptr") else "i32" for p in parameters
-    )
+    types = tuple(pointers.get(p.name, pointer("int32")) if p.name.endswith("_ptr") else "i32" for p in parameters)
     options: dict[str, Any] = {"num_warps": config["num_warps"]}
     options |= {"maxnreg": HOPPER_REGISTERS} if hopper else {"num_stages": 1}
     return {
@@ -95,7 +96,9 @@ def _docstring(plan: SelectPlan) -> str:
         "+inf; -0.0 equals 0.0; -inf comes last and is a key like others. Of equal logits the lowest key comes first.",
     ]
     if forced:
-        rules.append(f"Whatever their logits, {' and '.join(forced)} keys of a row are selected, among the {plan.top_k}.")
+        rules.append(
+            f"Whatever their logits, {' and '.join(forced)} keys of a row are selected, among the {plan.top_k}."
+        )
     rules.append(
         "It is the same, bit for bit, for any number of rows in a launch, any tile and any schedule. A row is read once, "
         "and again where a guess from its sample was wrong, which changes the time it takes and nothing else."

@@ -22,7 +22,7 @@ TINY = {
 }
 
 # Gluon's words in plain Triton's: layouts are left out, and nothing else is changed.
-PLAIN = '''import triton
+PLAIN = """import triton
 import triton.language as tl
 
 
@@ -54,7 +54,7 @@ class gl:
 
 
 gl = gl()
-'''
+"""
 
 
 def sparse_kind(top_k: int) -> Kind:

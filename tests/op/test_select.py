@@ -9,7 +9,7 @@ from attngen.errors import CallError
 from attngen.op.select import SelectLauncher
 from tests.op.select_cases import TINY, interpreter, plan_of, run_selection, selected
 
-COLUMNS = 1040
+COLUMNS = 720
 INF, NAN = float("inf"), float("nan")
 
 
@@ -23,7 +23,7 @@ def bounds(*pairs):
     return tuple(torch.tensor(side, dtype=torch.int32) for side in zip(*pairs, strict=True))
 
 
-def rows_of(name: str, rows: int = 4, columns: int = COLUMNS) -> torch.Tensor:
+def rows_of(name: str, rows: int = 3, columns: int = COLUMNS) -> torch.Tensor:
     x = torch.randn(rows, columns, generator=torch.Generator().manual_seed(3))
     some = torch.rand(rows, columns, generator=torch.Generator().manual_seed(4))
     if name == "one value":
@@ -36,7 +36,7 @@ def rows_of(name: str, rows: int = 4, columns: int = COLUMNS) -> torch.Tensor:
         return x.sort(1, descending=True).values
     if name == "zeros of both signs":
         zero = torch.where(some < 0.5, -0.0, 0.0)
-        return torch.where(some.frac() * 10 % 1 < 0.9, zero, x.abs())
+        return torch.where(some * 10 % 1 < 0.9, zero, x.abs())
     if name == "zeros, few above":
         return torch.where(some < 0.98, 0.0, x)
     if name == "far below zero":
@@ -81,7 +81,7 @@ NAMES = (
 @pytest.mark.parametrize("name", NAMES)
 def test_rows(select, name, schedule):
     logits = rows_of(name)
-    first, end = bounds((0, COLUMNS), (0, COLUMNS - 3), (3, COLUMNS), (16, 500))
+    first, end = bounds((0, COLUMNS), (3, COLUMNS - 3), (16, 500))
     assert torch.equal(select(schedule, plan_of(100), logits, first, end), selected(logits, first, end, 100))
 
 
@@ -114,21 +114,21 @@ def test_bfloat16(select, schedule):
 
 def test_rows_of_a_wider_tensor(select):
     wide = rows_of("many ties", 3, 1600)
-    logits, (first, end) = wide[:, 32:1000], bounds((0, 968), (1, 967), (400, 968))
+    logits, (first, end) = wide[:, 32:700], bounds((0, 668), (1, 667), (400, 668))
     assert torch.equal(select("portable", plan_of(100), logits, first, end), selected(logits, first, end, 100))
 
 
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0**-149, 3.0e38, INF, -INF, NAN]) | st.floats(width=32)
 
 
-@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_rows(select, data):
     """Few different values, so that ties are everywhere, in the order that a seed gives."""
     values = torch.tensor(data.draw(st.lists(VALUES, min_size=1, max_size=12)), dtype=torch.float32)
     seed = data.draw(st.integers(0, 2**31))
-    logits = values[torch.randint(len(values), (2, 800), generator=torch.Generator().manual_seed(seed))]
-    pairs = [sorted(data.draw(st.tuples(st.integers(0, 800), st.integers(0, 800)))) for _ in range(2)]
+    logits = values[torch.randint(len(values), (2, 600), generator=torch.Generator().manual_seed(seed))]
+    pairs = [sorted(data.draw(st.tuples(st.integers(0, 600), st.integers(0, 600)))) for _ in range(2)]
     top_k = data.draw(st.integers(1, 200))
     first = data.draw(st.integers(0, top_k))
     last = data.draw(st.integers(0, top_k - first))
