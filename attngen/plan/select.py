@@ -14,6 +14,7 @@ RUN = 8  # neighbouring logits of a sample: a sector of memory
 ALIGNED = 16  # elements: tiles of a row begin at multiples of them
 RESIDENT_THREADS = 1024  # of an SM: so many have 64 registers each
 MOST_LISTED = 16384  # candidates of a list: what is counted of two such lists fits into 16 bits
+MOST_THREADS = 1024  # of a program
 LEAST_LIST = 4096  # candidates of a row; fewer would be outgrown by long rows
 
 Logits = Literal["float32", "bfloat16"]
@@ -54,7 +55,7 @@ def plan_select(kind: Kind, *, logits: Logits = "float32", first: int = 0, last:
         raise NotGeneratedError(f"kind '{kind.name}': logits in {logits}; float32 and bfloat16 are generated")
     if first < 0 or last < 0 or first + last > top_k:
         raise NotGeneratedError(
-            f"kind '{kind.name}': {first} first and {last} last keys, always selected; together 0 to top_k = {top_k} are"
+            f"kind '{kind.name}': {first} first and {last} last keys always selected; 0 to top_k = {top_k} together are"
         )
     return SelectPlan(kind, top_k, logits, first, last)
 
@@ -89,6 +90,8 @@ def why_not(plan: SelectPlan, config: Config, warp_size: int) -> str | None:
         return f"a tile or a sample is longer than a list of {longest}"
     if sample < 2 * RUN:
         return f"a sample has at least two runs of {RUN}"
+    if threads > MOST_THREADS:
+        return f"{threads} threads a program; there are at most {MOST_THREADS}"
     if not 4 <= block // threads <= 16:
         return f"{block // threads} logits of a tile a thread; 4 to 16 are worth trying"
     if not 4 <= longest // threads <= 16:

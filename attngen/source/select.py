@@ -25,7 +25,7 @@ def select_context(plan: SelectPlan, config: Config) -> dict[str, Any]:
         Parameter("out_ptr", "[rows, TOP_K], int32"),
         Parameter(
             "scratch_ptr",
-            "[programs, LIST + BLOCK], int64, a logit's bits above its key; holds nothing before and after",
+            "[programs, LIST + BLOCK], int64, of no value before and after",
         ),
         Parameter("stride_logits", f"elements from row to row, a multiple of {ALIGNED}"),
         Parameter("stride_out"),
@@ -90,18 +90,18 @@ def _constants(plan: SelectPlan, config: Config, hopper: bool) -> list[Assignmen
 def _docstring(plan: SelectPlan) -> str:
     forced = [f"the {n} {name}" for n, name in ((plan.first, "first"), (plan.last, "last")) if n]
     rules = [
-        f"The result of a row is the set of its {plan.top_k} largest keys in ascending order; -1 fills what is left, and "
-        f"a row of at most {plan.top_k} keys lists them all.",
-        "Logits are ordered as torch.sort(descending=True, stable=True) does: NaN first of all and every NaN alike, then "
-        "+inf; -0.0 equals 0.0; -inf comes last and is a key like others. Of equal logits the lowest key comes first.",
+        f"The result of a row is the set of its {plan.top_k} largest keys in ascending order; -1 fills what is left, "
+        f"and a row of at most {plan.top_k} keys lists them all.",
+        "Logits are ordered as torch.sort(descending=True, stable=True) does: NaN first of all and every NaN alike, "
+        "then +inf; -0.0 equals 0.0; -inf comes last and is a key like others. Of equal logits the lowest key comes first.",
     ]
     if forced:
         rules.append(
             f"Whatever their logits, {' and '.join(forced)} keys of a row are selected, among the {plan.top_k}."
         )
     rules.append(
-        "It is the same, bit for bit, for any number of rows in a launch, any tile and any schedule. A row is read once, "
-        "and again where a guess from its sample was wrong, which changes the time it takes and nothing else."
+        "It is the same, bit for bit, for any number of rows in a launch, any tile and any schedule. A row is read "
+        "once, and again where a guess from its sample was wrong, which changes the time it takes and nothing else."
     )
     lines = [f"Selection of the top {plan.top_k} keys of rows of {plan.logits} logits.", ""]
     for rule in rules:

@@ -121,13 +121,13 @@ def test_rows_of_a_wider_tensor(select):
 VALUES = st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0**-149, 3.0e38, INF, -INF, NAN]) | st.floats(width=32)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_rows(select, data):
     """Few different values, so that ties are everywhere, in the order that a seed gives."""
     values = torch.tensor(data.draw(st.lists(VALUES, min_size=1, max_size=12)), dtype=torch.float32)
     seed = data.draw(st.integers(0, 2**31))
-    logits = values[torch.randint(len(values), (2, 600), generator=torch.Generator().manual_seed(seed))]
+    logits = values[torch.randint(len(values), (2, 608), generator=torch.Generator().manual_seed(seed))]
     pairs = [sorted(data.draw(st.tuples(st.integers(0, 600), st.integers(0, 600)))) for _ in range(2)]
     top_k = data.draw(st.integers(1, 200))
     first = data.draw(st.integers(0, top_k))

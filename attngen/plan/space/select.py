@@ -36,10 +36,10 @@ def _preferences(schedule: str, plan: SelectPlan, target: Target, problem: Probl
     Plain Triton has no say in which thread holds what, and needs more registers: fewer logits of a thread.
     """
     few = problem is not None and problem.batch * problem.seq_q <= target.sms
-    warps = (8, 16, 32) if schedule == "hopper" and not few else (16, 32, 8)
+    threads = (256, 512, 1024) if schedule == "hopper" and not few else (512, 1024, 256)
     return [
-        Config(schedule=schedule, BLOCK=block, LIST=size, SAMPLE=4096, num_warps=n)
-        for size, n, block in product(list_sizes(plan), warps, (4096, 8192))
+        Config(schedule=schedule, BLOCK=max(4096, 8 * n), LIST=size, SAMPLE=4096, num_warps=n // target.warp_size)
+        for size, n in product(list_sizes(plan), threads)
     ]
 
 
