@@ -93,7 +93,8 @@ def _docstring(plan: SelectPlan) -> str:
         f"The result of a row is the set of its {plan.top_k} largest keys in ascending order; -1 fills what is left, "
         f"and a row of at most {plan.top_k} keys lists them all.",
         "Logits are ordered as torch.sort(descending=True, stable=True) does: NaN first of all and every NaN alike, "
-        "then +inf; -0.0 equals 0.0; -inf comes last and is a key like others. Of equal logits the lowest key comes first.",
+        "then +inf; -0.0 equals 0.0; -inf comes last and is a key like others. Of equal logits the lowest key comes "
+        "first.",
     ]
     if forced:
         rules.append(
