@@ -3,5 +3,14 @@
 from attngen.plan.base import Plan
 from attngen.plan.forward import ForwardPlan, plan_forward
 from attngen.plan.gathered import GatheredPlan, plan_gathered
+from attngen.plan.select import SelectPlan, plan_select
 
-__all__ = ["ForwardPlan", "GatheredPlan", "Plan", "plan_forward", "plan_gathered"]
+__all__ = [
+    "ForwardPlan",
+    "GatheredPlan",
+    "Plan",
+    "SelectPlan",
+    "plan_forward",
+    "plan_gathered",
+    "plan_select",
+]

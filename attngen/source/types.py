@@ -9,7 +9,14 @@ from attngen.plan.boxes import boxes, is_gluon, swizzle_bytes
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.work import ELEMENT_BYTES
 
-ELEMENTS = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float8_e4m3": "fp8e4nv", "int32": "i32"}
+ELEMENTS = {
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "float32": "fp32",
+    "float8_e4m3": "fp8e4nv",
+    "int32": "i32",
+    "int64": "i64",
+}
 NOTHING = "none"  # of what a call leaves out
 
 

@@ -22,6 +22,7 @@ from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, why_no_ker
 from attngen.plan.space.hopper import HOPPER
 from attngen.plan.space.hopper_window import HOPPER_WINDOW
 from attngen.plan.space.portable import PORTABLE, window_tiles
+from attngen.plan.space.select import SELECT_HOPPER, SELECT_PORTABLE
 from attngen.problem import Problem
 from attngen.target import Target
 
@@ -43,6 +44,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "gathered": (gathered.HOPPER, gathered.PORTABLE),
     "indexer": (indexer.HOPPER, indexer.PORTABLE),
     "quantise": (quantise.PORTABLE,),
+    "select": (SELECT_HOPPER, SELECT_PORTABLE),
 }
 
 
