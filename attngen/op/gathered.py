@@ -10,7 +10,7 @@ import torch
 from attngen.config import Config
 from attngen.errors import CallError
 from attngen.op.arguments import empty_outputs
-from attngen.op.bound import Bound
+from attngen.op.bound import Bound, compiled_of
 from attngen.op.descriptor import Descriptor
 from attngen.op.launch import MAX_KEPT_SHAPES, signature_of
 from attngen.plan.boxes import is_gluon
@@ -72,9 +72,7 @@ class GatheredLauncher:
 
     def compiled(self) -> list[tuple[str, Any]]:
         """What Triton has compiled for the calls so far, one a specialisation, each with its text's digest."""
-        bound = [prepared.bound for prepared in self._kept.values() if prepared.bound is not None]
-        made = {one.compiled.hash: one.compiled for one in bound if one.compiled is not None}
-        return [(self.source.digest, compiled) for compiled in made.values()]
+        return compiled_of(prepared.bound for prepared in self._kept.values())
 
 
 class Prepared:

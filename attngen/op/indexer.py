@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from attngen.config import Config
 from attngen.errors import CallError
-from attngen.op.bound import Bound
+from attngen.op.bound import Bound, compiled_of
 from attngen.op.descriptor import Descriptor
 from attngen.op.launch import Kept, signature_of
 from attngen.op.shares import ceil_div, keys_per_item
@@ -65,6 +67,14 @@ class IndexerLauncher:
         if bound is not None:
             bound(*tensors)
         return out
+
+    def sources(self) -> list[str]:
+        """Digests of the texts that a call compiles."""
+        return [self.source.digest]
+
+    def compiled(self) -> list[tuple[str, Any]]:
+        """What Triton has compiled for the calls so far, one a specialisation, each with its text's digest."""
+        return compiled_of(self._kept.values())
 
     def empty_logits(self, q: torch.Tensor, k: torch.Tensor) -> torch.Tensor:
         """Uninitialised, (batch, seq_q, seq_k); rows lie a multiple of 16 elements apart."""
