@@ -18,9 +18,6 @@ from attngen.op.kernels import launcher_of
 from attngen.op.selector import Index, Selector
 from attngen.op.sparse import SparseOp
 from attngen.plan.indexer import plan_indexer
-from attngen.plan.work import ELEMENT_BYTES
-from attngen.report.work import Work
-from attngen.target import Target
 from attngen.tuner.checks import WrongAnswer
 from attngen.tuner.kernel import checks_of
 
@@ -131,37 +128,3 @@ SPARSE_PEERS: Mapping[str, SparsePeer] = {
         SparsePeer("flash_mla", "FlashMLA", GATHERED, "flash_mla", _flash_mla),
     )
 }
-
-
-def sparse_work(case: SparseCase, target: Target) -> Work:
-    """What a case must do at least: every visible key scored, every listed one attended to; each tensor moved once."""
-    kind, seq_q, seq_k = case.kind, case.seq_q, case.seq_k
-    assert kind.select is not None and kind.select.top_k is not None
-    visible = [min(seq_k, seq_k - seq_q + i + 1) if kind.causal else seq_k for i in range(seq_q)]
-    pairs = sum(visible)
-    if case.suite == GATHERED:
-        element = ELEMENT_BYTES[kind.dtype]
-        pairs = sum(min(n, kind.select.top_k) for n in visible)
-        dims = kind.head_dim.qk + kind.head_dim.v
-        flops, exps = 2.0 * kind.heads.query * pairs * dims, float(kind.heads.query * pairs)
-        of_keys = dims if kind.latent is None else kind.head_dim.qk
-        rows = seq_q * kind.heads.query * dims + seq_k * kind.heads.kv * of_keys
-        moved, rate = rows * element + 4.0 * seq_q * kind.select.top_k, target.peak_flops(kind.dtype)
-    else:
-        indexer = kind.select.indexer
-        assert indexer is not None
-        element = ELEMENT_BYTES[indexer.dtype]
-        flops, exps = 2.0 * indexer.heads * indexer.head_dim * pairs, 0.0
-        results = pairs if case.suite == INDEXER else seq_q * kind.select.top_k
-        moved = (seq_q * indexer.heads + seq_k) * (indexer.head_dim * element + 4.0) + 4.0 * results
-        rate = target.peak_flops(indexer.dtype)
-    return Work(
-        pairs=pairs,
-        all_pairs=seq_q * seq_k,
-        flops=flops,
-        bytes=moved,
-        exps=exps,
-        math_ms=flops / rate * 1e3,
-        bytes_ms=moved / target.memory_bandwidth * 1e3,
-        exp_ms=exps / target.exp2_rate * 1e3,
-    )
