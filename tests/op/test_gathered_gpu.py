@@ -107,7 +107,7 @@ def test_calls(schedule, name):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"TURNS": n} for n in (1, 2, 4)] + [{"PREFETCH": False, "PROXY_FENCE": True}], ids=str
+    "changes", [{"TICKETS": False}, {"TICKETS": False, "TURNS": 1}, {"PREFETCH": True, "PROXY_FENCE": True}], ids=str
 )
 def test_configs_of_hopper(changes):
     check(GatheredCase(latent(), None, 500, 3000, 700, batch=1), "hopper", **changes)

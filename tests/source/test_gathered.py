@@ -41,7 +41,9 @@ HOPPER = {
     "sink, softcap, window": (latent(sink=True, softcap=30.0, window=Window(4000, 0)), {}),
     "chunk and dilation": (latent(chunk=5000, dilation=2), {}),
     "rank 256": (latent(rank=256), {}),
-    "no prefetch, fences": (latent(), {"PREFETCH": False, "PROXY_FENCE": True}),
+    "prefetch, fences": (latent(), {"PREFETCH": True, "PROXY_FENCE": True}),
+    "a fixed order": (latent(), {"TICKETS": False}),
+    "one turn": (latent(), {"TICKETS": False, "TURNS": 1}),
 }
 QUICK = ("128 heads", "16 heads, float16", "rank 256")
 KEYS, STEP = 64, 16  # keys of a tile, and the depth of a product
