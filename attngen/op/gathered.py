@@ -36,8 +36,8 @@ class GatheredLauncher:
     or None where values are in the keys, and indices, int32, (batch, seq_q, top_k) or (batch, kv heads, seq_q, top_k):
     of each query, the keys that it may see, none twice; a negative entry, or one past the last key, is no key. It
     returns (out, lse), and of a plan with maxima (out, lse, maxima): float32, the greatest logit of each row in units
-    of lse, -inf for a row that saw no key. ``topk_length``, int32, (batch, seq_q), is how many entries of each list count: tiles of
-    entries beyond are not looked at. Under TRITON_INTERPRET=1 it takes CPU tensors.
+    of lse, -inf for a row that saw no key. ``topk_length``, int32, (batch, seq_q), is how many entries of each list
+    count: tiles of entries beyond are not looked at. Under TRITON_INTERPRET=1 it takes CPU tensors.
     """
 
     def __init__(self, plan: GatheredPlan, config: Config) -> None:
