@@ -154,6 +154,8 @@ def why_not_gathered_by_hopper(q: torch.Tensor, k: torch.Tensor) -> str | None:
     for axis in (0, 2):
         if k.shape[axis] > 1 and k.stride(axis) % ALIGNED_STRIDE:
             return f"k has stride {k.stride(axis)}; its rows are copied where that is a multiple of {ALIGNED_STRIDE}"
+    if k.shape[2] > 1 and k.stride(2) >= 2**31:
+        return f"k has stride {k.stride(2)}; rows are found by a product of 32 bits each"
     return None
 
 
