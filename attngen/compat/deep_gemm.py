@@ -11,10 +11,9 @@ import torch
 
 from attngen import reference
 from attngen.errors import CallError
-from attngen.op.choose import Chooser
-from attngen.op.indexer import IndexerLauncher, describable
+from attngen.op.indexer import describable
+from attngen.op.kernels import Launchers
 from attngen.plan.indexer import plan_indexer
-from attngen.problem import Problem
 from attngen.spec.model import HeadDim, Heads, Indexer, Kind, Select
 
 COLUMNS = 256  # rows of logits are a multiple of so many apart
@@ -60,34 +59,18 @@ def fp8_mqa_logits(
         unseen = (j < bounds[0][..., None]) | (j >= bounds[1][..., None])
         out[..., :seq_k] = exact.masked_fill_(unseen, -torch.inf)
         return out[0, :, :seq_k]
-    op = _op(q.shape[1], q.shape[2], clean_logits)
-    op.launcher(seq_q, seq_k, describable(k[None]))(
+    launchers = _launchers(q.shape[1], q.shape[2], clean_logits)
+    launchers.at(1, seq_q, seq_k, gluon=describable(k[None]))(
         q[None].contiguous(), k[None], weights[None].contiguous(), *bounds, k_scale=k_scale[None], out=out
     )
     return out[0, :, :seq_k]
 
 
-class _Logits:
-    """The kernel of one head count and width: a launcher a config."""
-
-    def __init__(self, heads: int, dim: int, clean: bool) -> None:
-        select = Select(top_k=1, indexer=Indexer(heads, dim))
-        self.kind = Kind("deep_gemm", Heads(1, 1), HeadDim(dim, dim), select=select)
-        self.plan = plan_indexer(self.kind, clean=clean)
-        self.chooser = Chooser(self.plan)
-        self._launchers: dict[object, IndexerLauncher] = {}
-
-    def launcher(self, seq_q: int, seq_k: int, described: bool) -> IndexerLauncher:
-        problem = Problem("indexer", self.kind.digest(), 1, seq_q, seq_k)
-        config = self.chooser.at(problem, gluon=described).config
-        if config not in self._launchers:
-            self._launchers[config] = IndexerLauncher(self.plan, config)
-        return self._launchers[config]
-
-
 @lru_cache(MAX_KEPT_KINDS)
-def _op(heads: int, dim: int, clean: bool) -> _Logits:
-    return _Logits(heads, dim, clean)
+def _launchers(heads: int, dim: int, clean: bool) -> Launchers:
+    select = Select(top_k=1, indexer=Indexer(heads, dim))
+    kind = Kind("deep_gemm", Heads(1, 1), HeadDim(dim, dim), select=select)
+    return Launchers(plan_indexer(kind, clean=clean))
 
 
 def _check(tensors: dict[str, torch.Tensor]) -> None:

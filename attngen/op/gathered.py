@@ -13,6 +13,7 @@ from attngen.op.arguments import empty_outputs
 from attngen.op.bound import Bound, compiled_of
 from attngen.op.descriptor import Descriptor
 from attngen.op.launch import MAX_KEPT_SHAPES, signature_of
+from attngen.op.tickets import Tickets
 from attngen.plan.boxes import is_gluon
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.space.gathered import EVERY
@@ -25,7 +26,7 @@ ALIGNED_BYTES = 16  # that the copy engine asks for
 ALIGNED_STRIDE = 16  # elements: so much the compiler may know of a number, and 8 of them are one asynchronous copy
 # Tensors of a call in the order in which a launch takes them.
 POINTERS = ("q_ptr", "k_ptr", "v_ptr", "indices_ptr", "sink_ptr", "offsets_ptr", "key_range_ptr", "topk_length_ptr")
-RESULTS = ("out_ptr", "lse_ptr")
+RESULTS = ("out_ptr", "lse_ptr", "max_ptr", "ticket_ptr")  # and what programs draw their turns from
 
 
 class GatheredLauncher:
@@ -34,14 +35,16 @@ class GatheredLauncher:
     A call takes q (batch, heads, seq_q, qk dim), k (batch, kv heads, seq_k, qk dim), v (batch, kv heads, seq_k, v dim)
     or None where values are in the keys, and indices, int32, (batch, seq_q, top_k) or (batch, kv heads, seq_q, top_k):
     of each query, the keys that it may see, none twice; a negative entry, or one past the last key, is no key. It
-    returns (out, lse). ``topk_length``, int32, (batch, seq_q), is how many entries of each list count: tiles of
-    entries beyond are not looked at. Under TRITON_INTERPRET=1 it takes CPU tensors.
+    returns (out, lse), and of a plan with maxima (out, lse, maxima): float32, the greatest logit of each row in units
+    of lse, -inf for a row that saw no key. ``topk_length``, int32, (batch, seq_q), is how many entries of each list
+    count: tiles of entries beyond are not looked at. Under TRITON_INTERPRET=1 it takes CPU tensors.
     """
 
     def __init__(self, plan: GatheredPlan, config: Config) -> None:
         self.plan = plan
         self.config = config
         self.source = render(plan, config)
+        self.tickets = Tickets()
         self._kept: dict[tuple, Prepared] = {}
 
     def __call__(
@@ -55,7 +58,7 @@ class GatheredLauncher:
         offsets: torch.Tensor | None = None,
         key_range: torch.Tensor | None = None,
         topk_length: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         tensors = (q, k, v, indices, sink, offsets, key_range, topk_length)
         key = signature_of(tensors)
         prepared = self._kept.get(key)
@@ -82,25 +85,35 @@ class Prepared:
         q, k, v, indices = tensors[:4]
         plan, config = launcher.plan, launcher.config
         self.v_dim = plan.kind.head_dim.v
+        self.maxima = plan.maxima
+        self.tickets = launcher.tickets if "ticket_ptr" in launcher.source.parameters else None
         self.empty = 0 in (q.shape[0], q.shape[2], k.shape[2], indices.shape[-1])
         self.bound = None if self.empty else Bound(launcher.source, q.device, *_launch(plan, config, q, k, v, indices))
 
-    def __call__(self, tensors: Sequence[Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, tensors: Sequence[Any]) -> tuple[torch.Tensor, ...]:
         out, lse = empty_outputs(tensors[0], self.v_dim)
+        maxima = torch.empty_like(lse) if self.maxima else None
+        results = (out, lse) if maxima is None else (out, lse, maxima)
         if self.bound is None:
-            return out.zero_(), lse.fill_(float("-inf"))
-        self.bound(*tensors, out, lse)
-        return out, lse
+            out.zero_()
+            for rows in results[1:]:
+                rows.fill_(float("-inf"))
+            return results
+        counter = None
+        if self.tickets is not None:
+            device = out.device
+            counter = self.tickets.of(device, torch._C._cuda_getCurrentRawStream(device.index))
+        self.bound(*tensors, out, lse, maxima, counter)
+        return results
 
 
 def gathered_grid(plan: GatheredPlan, config: Config, batch: int, heads: int, seq_q: int, sms: int = 1) -> int:
-    """Programs of a launch: each takes TURNS tiles of heads of a query in turn, but no SM is left without."""
+    """Programs of a launch: one a tile of heads of a query, or as many as there are SMs, which take all in turn."""
     block, group = int(config["BLOCK_H"] or 1), plan.kind.heads.group
     tiles = -(-group // block) * (heads // group) * batch * seq_q
     if tiles > MAX_TILES:
         raise CallError(f"{tiles} tiles of heads are more than a launch can have ({MAX_TILES}); split the batch")
-    turns = int(config.get("TURNS", 1) or 0)
-    return min(tiles, sms) if turns == EVERY else max(-(-tiles // turns), min(tiles, sms))
+    return min(tiles, sms) if config.get("TURNS", 1) == EVERY else tiles
 
 
 def _launch(
@@ -139,6 +152,8 @@ def why_not_gathered_by_hopper(q: torch.Tensor, k: torch.Tensor) -> str | None:
     for axis in (0, 2):
         if k.shape[axis] > 1 and k.stride(axis) % ALIGNED_STRIDE:
             return f"k has stride {k.stride(axis)}; its rows are copied where that is a multiple of {ALIGNED_STRIDE}"
+    if k.shape[2] > 1 and k.stride(2) >= 2**31:
+        return f"k has stride {k.stride(2)}; rows are found by a product of 32 bits each"
     return None
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from attngen import reference
-from attngen.config import Config
 from attngen.database import Database
 from attngen.errors import CallError, one_of
 from attngen.op.checks import check_tensor
-from attngen.op.choose import Chooser, Chosen, target_here
-from attngen.op.kernels import launcher_of
+from attngen.op.choose import Chosen, target_here
+from attngen.op.kernels import Launchers
+from attngen.op.quantise import QuantiseLauncher
 from attngen.plan import Plan
 from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
 from attngen.plan.kernels import index_dtype
@@ -58,8 +58,7 @@ class Selector:
         self.workspace_bytes = workspace_bytes
         self.plan = plan_select(kind)
         self._db = db
-        self._choosers: dict[Plan, Chooser] = {}
-        self._launchers: dict[tuple[Plan, Config], Any] = {}
+        self._launchers: dict[Plan, Launchers] = {}
 
     @property
     def top_k(self) -> int:
@@ -99,8 +98,8 @@ class Selector:
                 x = x.to(getattr(torch, dtype))
             plan = plan_quantise(self.kind, dtype=dtype, source=SOURCES[x.dtype], rotate=self.indexer.hadamard)
             rows = x.numel() // max(x.shape[-1], 1)
-            config = None if plan.identity else self._config(plan, Problem("quantise", self.kind.digest(), 1, rows, 1))
-            made.append(launcher_of(plan, config)(x))
+            launcher = QuantiseLauncher(plan) if plan.identity else self._of(plan).at(1, max(rows, 1), 1)
+            made.append(launcher(x))
         (q, q_scale), (k, k_scale) = made
         weights = index_weights.float()
         scaled = dtype == "float8_e4m3"
@@ -114,7 +113,7 @@ class Selector:
             return self._by_reference(index, first, end)
         batch, seq_q = first.shape
         seq_k = index.k.shape[1]
-        score, choose = (self._launcher(plan, batch, seq_q, seq_k) for plan in self._plans(index.q.device))
+        score, choose = (self._of(plan).at(batch, seq_q, seq_k) for plan in self._plans(index.q.device))
         out = torch.empty(batch, seq_q, self.top_k, dtype=torch.int32, device=first.device)
         columns = -(-seq_k // COLUMNS) * COLUMNS
         scores: torch.Tensor | None = None
@@ -131,7 +130,7 @@ class Selector:
     def config(self, kernel: str, batch: int, seq_q: int, seq_k: int) -> Chosen:
         """What would run of "indexer" or "select" at these sizes, and where that choice comes from."""
         plan = self._plan_of(kernel)
-        return self._chooser(plan).at(Problem(kernel, self.kind.digest(), batch, seq_q, seq_k))
+        return self._of(plan).chooser.at(Problem(kernel, self.kind.digest(), batch, seq_q, seq_k))
 
     def source(self, kernel: str, batch: int, seq: int) -> str:
         """The generated code of "indexer" or "select", for what this machine would run at these sizes."""
@@ -150,20 +149,10 @@ class Selector:
         """The spec's, but where the GPU has no FP8, what its numbers fit into."""
         return index_dtype(self.kind, target_here()) if device.type == "cuda" else self.indexer.dtype
 
-    def _chooser(self, plan: Plan) -> Chooser:
-        if plan not in self._choosers:
-            self._choosers[plan] = Chooser(plan, self._db)
-        return self._choosers[plan]
-
-    def _config(self, plan: Plan, problem: Problem) -> Config:
-        return self._chooser(plan).at(problem).config
-
-    def _launcher(self, plan: Plan, batch: int, seq_q: int, seq_k: int) -> Any:
-        config = self._config(plan, Problem(plan.kernel, self.kind.digest(), batch, seq_q, seq_k))
-        launcher = self._launchers.get((plan, config))
-        if launcher is None:
-            launcher = self._launchers[plan, config] = launcher_of(plan, config)
-        return launcher
+    def _of(self, plan: Plan) -> Launchers:
+        if plan not in self._launchers:
+            self._launchers[plan] = Launchers(plan, self._db)
+        return self._launchers[plan]
 
     def _by_reference(self, index: Index, first: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
         scores = reference.index_scores(index.q.transpose(1, 2), index.k, index.weights, k_scale=index.k_scale)

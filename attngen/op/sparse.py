@@ -12,8 +12,9 @@ from attngen.database import Database
 from attngen.errors import CallError
 from attngen.op.arguments import empty_outputs
 from attngen.op.checks import check_tensor
-from attngen.op.choose import Chooser, Chosen
-from attngen.op.gathered import GatheredLauncher, why_not_gathered_by_hopper
+from attngen.op.choose import Chosen
+from attngen.op.gathered import why_not_gathered_by_hopper
+from attngen.op.kernels import Launchers
 from attngen.op.selector import WORKSPACE_BYTES, Selector
 from attngen.plan.gathered import GatheredPlan, plan_gathered
 from attngen.problem import Problem
@@ -30,7 +31,6 @@ class SparseOp:
         self.kind = kind
         self._spec = spec
         self._db = db
-        self._launchers: dict[Any, GatheredLauncher] = {}
 
     @cached_property
     def plan(self) -> GatheredPlan:
@@ -82,7 +82,9 @@ class SparseOp:
             indices, lengths["topk_length"] = self._selected(q, k, given, placed)
         arguments = {**placed, "sink": sink} if self.kind.sink else placed
         if q.device.type == "cuda":
-            out, lse = self._launcher(q, k)(q, k, v, indices, **arguments, **lengths)
+            gluon = why_not_gathered_by_hopper(q, k) is None
+            launcher = self._launchers.at(q.shape[0], q.shape[2], k.shape[2], gluon=gluon)
+            out, lse = launcher(q, k, v, indices, **arguments, **lengths)
         else:
             exact, exact_lse = reference.attention(self.kind, q, k, v, indices=indices, **arguments)
             out, lse = empty_outputs(q, self.kind.head_dim.v)
@@ -93,24 +95,18 @@ class SparseOp:
     def config(self, q: torch.Tensor, k: torch.Tensor) -> Chosen:
         """What would run for these tensors, and where that choice comes from."""
         problem = Problem("gathered", self.kind.digest(), q.shape[0], q.shape[2], k.shape[2])
-        return self._chooser.at(problem, gluon=why_not_gathered_by_hopper(q, k) is None)
+        return self._launchers.chooser.at(problem, gluon=why_not_gathered_by_hopper(q, k) is None)
 
     def source(self, kernel: str = "gathered", *, batch: int = 1, seq: int = 4096) -> str:
         """The generated code of "gathered", "indexer" or "select", for what this machine would run at these sizes."""
         if kernel == "gathered":
-            config = self._chooser.at(Problem(kernel, self.kind.digest(), batch, seq, seq)).config
+            config = self._launchers.chooser.at(Problem(kernel, self.kind.digest(), batch, seq, seq)).config
             return render(self.plan, config).text
         return self.select.source(kernel, batch, seq)
 
     @cached_property
-    def _chooser(self) -> Chooser:
-        return Chooser(self.plan, self._db)
-
-    def _launcher(self, q: torch.Tensor, k: torch.Tensor) -> GatheredLauncher:
-        config = self.config(q, k).config
-        if config not in self._launchers:
-            self._launchers[config] = GatheredLauncher(self.plan, config)
-        return self._launchers[config]
+    def _launchers(self) -> Launchers:
+        return Launchers(self.plan, self._db)
 
     def _selected(
         self, q: torch.Tensor, k: torch.Tensor, given: dict[str, Any], placed: dict[str, Any]

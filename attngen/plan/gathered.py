@@ -29,6 +29,7 @@ class GatheredPlan:
     qk_chunks: tuple[Chunk, ...]
     v_chunks: tuple[Chunk, ...]
     shared_values: bool
+    maxima: bool = False  # whether the greatest logit of each row is a result too
     kernel: Literal["gathered"] = "gathered"
 
     @property
@@ -41,8 +42,9 @@ class GatheredPlan:
         return self.kind.head_dim.v if self.shared_values and chunk in self.v_chunks else self.kind.head_dim.qk
 
 
-def plan_gathered(kind: Kind) -> GatheredPlan:
-    """The plan of ``kind``'s kernel over listed keys; NotGeneratedError for fields that it does not know."""
+def plan_gathered(kind: Kind, *, maxima: bool = False) -> GatheredPlan:
+    """The plan of ``kind``'s kernel over listed keys, which also gives the ``maxima`` of rows where that is asked for;
+    NotGeneratedError for fields that it does not know."""
     for field in UNGENERATED:
         if getattr(kind, field):
             raise NotGeneratedError(f"kind '{kind.name}': '{field}' is not generated for lists of keys")
@@ -51,9 +53,9 @@ def plan_gathered(kind: Kind) -> GatheredPlan:
     (term,) = visibility(kind)
     if kind.latent is None:
         qk, v = head_dim_chunks(kind.head_dim.qk), head_dim_chunks(kind.head_dim.v)
-        return GatheredPlan(kind, term, qk, v, shared_values=False)
+        return GatheredPlan(kind, term, qk, v, shared_values=False, maxima=maxima)
     rank, rope = kind.latent.rank, kind.latent.rope
     v = head_dim_chunks(rank)
     tail = head_dim_chunks(rope) if rope else ()
     qk = (*v, *(replace(c, index=len(v) + c.index, start=rank + c.start) for c in tail))
-    return GatheredPlan(kind, term, qk, v, shared_values=True)
+    return GatheredPlan(kind, term, qk, v, shared_values=True, maxima=maxima)

@@ -24,6 +24,8 @@ from attngen.spec.describe import describe_kind
 
 ENTRY = "gathered_attention"
 UNSPECIALISED = ("stride_ib", "stride_ih", "stride_is", "batches", "heads", "seq_q", "seq_k", "top_k")
+OTHER_ELEMENTS = {"lse_ptr": "float32", "max_ptr": "float32", "sink_ptr": "float32"}  # than the kind's
+OTHER_ELEMENTS |= {"indices_ptr": "int32", "ticket_ptr": "int32"}
 LINE_BYTES = 128  # of the L2 cache
 # Of a thread of the Hopper schedule: 3 warpgroups begin with 168 each, and the one that loads gives to the others.
 ENTRY_REGISTERS, CONSUMER_REGISTERS, PRODUCER_REGISTERS = 168, 216, 72
@@ -34,7 +36,7 @@ def gathered_context(plan: GatheredPlan, config: Config) -> dict[str, Any]:
     hopper = is_gluon(config)
     bounds, seen = _visibility(plan.term)
     names = [*(bound.value for bound in bounds), *seen]
-    taken = _parameters(plan, hopper)
+    taken = _parameters(plan, hopper, bool(config.get("TICKETS")))
     context: dict[str, Any] = {
         "plan": plan,
         "kind": plan.kind,
@@ -66,7 +68,8 @@ def _hopper(plan: GatheredPlan, config: Config, context: dict[str, Any]) -> dict
     row = kind.head_dim.qk * ELEMENT_BYTES[kind.dtype]
     lines = [f"prefetch.global.L2 [$1+{n}];" for n in range(0, row, LINE_BYTES)]
     constants = [constant for constant in context["constants"] if constant.name != "GROUP"] + [
-        Assignment("ROWS", str(ROWS), "heads of a program"),
+        Assignment("ROWS", str(ROWS), "heads of a turn"),
+        Assignment("BLOCKS", str(-(-kind.heads.group // ROWS)), "turns of a query"),
         Assignment("BLOCK_N", str(config["BLOCK_N"]), "keys of a tile"),
         Assignment("HALF", str(half), "columns of half a value: those that one warpgroup adds up"),
         Assignment("RANK", str(kind.head_dim.v), "columns of a value, the first of its key"),
@@ -84,6 +87,8 @@ def _hopper(plan: GatheredPlan, config: Config, context: dict[str, Any]) -> dict
         "half": half,
         "rope": rope,
         "prefetch_lines": lines if config["PREFETCH"] else [],
+        "single": config["TURNS"] == 1,
+        "tickets": bool(config["TICKETS"]),
         "proxy_fence": bool(config["PROXY_FENCE"]),
         "block_n": config["BLOCK_N"],
     }
@@ -138,7 +143,7 @@ def _constants(plan: GatheredPlan) -> list[Assignment]:
     return [*out, Assignment("LN2", repr(LN2))]
 
 
-def _parameters(plan: GatheredPlan, hopper: bool) -> list[Parameter]:
+def _parameters(plan: GatheredPlan, hopper: bool, tickets: bool) -> list[Parameter]:
     """The kernel's run-time parameters, in order."""
     half, keys = plan.kind.head_dim.v // 2, "kv heads, seq_k"
     if hopper:
@@ -158,6 +163,7 @@ def _parameters(plan: GatheredPlan, hopper: bool) -> list[Parameter]:
         ]
     out += [
         Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"),
+        *([Parameter("max_ptr", "the same, the greatest logit of each row")] if plan.maxima else []),
         Parameter("indices_ptr", "[batch, kv heads or 1, seq_q, top_k], int32: keys of a query, others are no key"),
         Parameter("topk_length_ptr", "[batch, seq_q], int32: entries of each list that count, or None for all"),
         Parameter("offsets_ptr", "[batch], position of the first query, or None for seq_k - seq_q"),
@@ -165,6 +171,8 @@ def _parameters(plan: GatheredPlan, hopper: bool) -> list[Parameter]:
     ]
     if plan.kind.sink:
         out.append(Parameter("sink_ptr", "[heads], one logit a query head, float32, in natural-log units"))
+    if tickets:
+        out.append(Parameter("ticket_ptr", "[1], int32, 0 before and after a launch"))
     if hopper:
         strides = ["stride_kb", "stride_ks", "stride_ib", "stride_is"]
     else:
@@ -183,7 +191,7 @@ def _type(plan: GatheredPlan, name: str) -> str:
     if name.endswith("_desc"):
         return descriptor(gathered_boxes(plan)[name], kind.dtype, gluon=True)
     if name.endswith("_ptr"):
-        return pointer({"lse_ptr": "float32", "sink_ptr": "float32", "indices_ptr": "int32"}.get(name, kind.dtype))
+        return pointer(OTHER_ELEMENTS.get(name, kind.dtype))
     return "i32"
 
 

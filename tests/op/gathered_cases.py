@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 
 from attngen.config import Config
 from attngen.spec.model import HeadDim, Heads, Kind, Latent
+from attngen.verify.bounds import OTHER_STEPS, SMALLEST, TANH, TENSOR_CORE_DEPTH, U32, UNIT
 from tests.op.cases import Outcome, strided
 
 NAN = float("nan")
@@ -33,6 +40,8 @@ class GatheredCase:
     key_range: tuple[tuple[int, int], ...] | None = None
     lengths: tuple[int, ...] | None = None  # of the lists, by query
     strided: bool = False
+    size: float = 1.0  # of queries, keys and values: the deviation of normal numbers
+    maxima: bool = False  # of rows, asked for too
     seed: int = 0
 
 
@@ -48,7 +57,7 @@ def make_gathered_inputs(case: GatheredCase, device: str = "cpu") -> dict[str, A
     kv_heads, dtype = heads // kind.heads.group, getattr(torch, kind.dtype)
 
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=generator, device=device).to(dtype)
+        return (torch.randn(shape, generator=generator, device=device) * case.size).to(dtype)
 
     q = normal(case.batch, heads, case.seq_q, kind.head_dim.qk)
     k = normal(case.batch, kv_heads, case.seq_k, kind.head_dim.qk)
@@ -103,15 +112,16 @@ def gathered_reference(
     offsets: torch.Tensor | None = None,
     key_range: torch.Tensor | None = None,
     topk_length: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(out, lse) in float64: one KV head after the other, a few queries at a time."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(out, lse, maxima) in float64: one KV head after the other, a few queries at a time."""
     batch, heads, seq_q, _ = q.shape
     kv_heads, seq_k = k.shape[1], k.shape[2]
     group, top_k = heads // kv_heads, indices.shape[-1]
     out = torch.zeros((batch, heads, seq_q, kind.head_dim.v), dtype=torch.float64, device=q.device)
     lse = torch.full((batch, heads, seq_q), -math.inf, dtype=torch.float64, device=q.device)
+    maxima = lse.clone()
     together = max(2**27 // max(top_k * (kind.head_dim.qk + group), 1), 1)
-    for b in range(batch if seq_k else 0):
+    for b in range(batch if seq_k and top_k else 0):
         first, end = (0, seq_k) if key_range is None else key_range[b].clamp(0, seq_k).tolist()
         offset = seq_k - seq_q if offsets is None else int(offsets[b])
         for g in range(kv_heads):
@@ -130,13 +140,34 @@ def gathered_reference(
                 if kind.softcap is not None:
                     s = kind.softcap * torch.tanh(s / kind.softcap)
                 s = s.masked_fill(~seen, -math.inf)
+                maxima[b, rows, part] = s.amax(-1)
                 total = lse[b, rows, part] = torch.logsumexp(s, -1)
                 if sink is not None:
                     total = torch.logaddexp(total, sink[rows, None].double())
                 p = torch.exp(s - total[..., None]).masked_fill(~seen, 0.0)
                 weighted = values[j].double().masked_fill(~seen[..., None], 0.0)
                 out[b, rows, part] = torch.einsum("hqk,qkd->hqd", p, weighted)
-    return out, lse
+    return out, lse, maxima
+
+
+def gathered_bounds(
+    kind: Kind, inputs: dict[str, Any], exact: tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, float]:
+    """For each element of out, and for lse, the largest error that rounding explains; see attngen/verify/bounds.py."""
+    out, lse, _ = exact
+    q, k = inputs["q"].double(), torch.nan_to_num(inputs["k"].double(), nan=0.0)
+    values = k[..., : kind.head_dim.v] if inputs["v"] is None else torch.nan_to_num(inputs["v"].double(), nan=0.0)
+    product = float(q.norm(dim=-1).max() * k.norm(dim=-1).max()) * kind.scale
+    steps = -(-kind.head_dim.qk // TENSOR_CORE_DEPTH[kind.dtype])
+    sizes = lse[torch.isfinite(lse)].abs()
+    greatest = max(product, float(sizes.max()) if sizes.numel() else 0.0, 1.0)
+    of_scores = 2 * U32 * steps * product + 2 * U32 * OTHER_STEPS * (product + greatest)
+    of_scores += TANH * kind.softcap if kind.softcap is not None else 0.0
+    # What errors of weights weigh is the attention over |v|.
+    weighed = gathered_reference(kind, **{**inputs, "v": values.abs()})[0]
+    lost = SMALLEST[kind.dtype] * float(values.abs().max()) * inputs["indices"].shape[-1]
+    unit = UNIT[kind.dtype] + OTHER_STEPS * U32
+    return (unit + 2 * of_scores) * weighed + unit * out.abs() + lost, of_scores
 
 
 def visible(kind: Kind, i: torch.Tensor, j: torch.Tensor, first: int, end: int) -> torch.Tensor:
@@ -165,30 +196,35 @@ def run_gathered(case: GatheredCase) -> Outcome:
     assert triton.knobs.runtime.interpret, "Triton was imported before the interpreter was chosen"
     torch.set_num_threads(1)
     inputs = make_gathered_inputs(case)
-    launcher = GatheredLauncher(plan_gathered(case.kind), case.config)
-    out, lse = launcher(**inputs)
+    launcher = GatheredLauncher(plan_gathered(case.kind, maxima=case.maxima), case.config)
+    results = launcher(**inputs)
     if case.strided:  # once more, by the launch that is kept
-        assert torch.equal(out, launcher(**inputs)[0])
-    return measured(case, inputs, out, lse, gathered_reference(case.kind, **inputs))
+        assert torch.equal(results[0], launcher(**inputs)[0])
+    assert len(results) == (3 if case.maxima else 2)
+    return measured(case, inputs, results, gathered_reference(case.kind, **inputs))
 
 
 def measured(
     case: GatheredCase,
     inputs: dict[str, Any],
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    exact: tuple[torch.Tensor, torch.Tensor],
+    results: tuple[torch.Tensor, ...],
+    exact: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
 ) -> Outcome:
     """Errors, and those that rounding explains.
 
     Scores: a sum of products in float32 and a few operations after it, of numbers that exceed the lse little; an error
-    of a score is a relative error of its probability. Probabilities and out are rounded to the dtype once each.
+    of a score is a relative error of its probability. Probabilities and out are rounded to the dtype once each. Maxima
+    are scores, and held to the bound of lse.
     """
-    kind, (exact_out, exact_lse) = case.kind, exact
+    (out, *rows), (exact_out, *exact_rows) = results, exact
+    kind, exact_lse = case.kind, exact_rows[0]
     assert out.shape == exact_out.shape and out.dtype == inputs["q"].dtype
-    assert lse.shape == exact_lse.shape and lse.dtype == torch.float32
     unseen = exact_lse == -math.inf
-    right = torch.equal(lse == -math.inf, unseen) and not out[unseen].any()
+    right = not out[unseen].any()
+    for row in rows:
+        assert row.shape == exact_lse.shape and row.dtype == torch.float32
+        right &= torch.equal(row == -math.inf, unseen)
+    errors = [largest((a - b).masked_fill(unseen, 0.0)) for a, b in zip(rows, exact_rows, strict=False)]
     largest_lse = largest(exact_lse.masked_fill(unseen, 0.0))
     scores = 2.0**-24 * (kind.head_dim.qk + case.top_k + 16) * (largest_lse + 8.0)
     half_ulp = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24}[kind.dtype]
@@ -196,7 +232,7 @@ def measured(
     return Outcome(
         out_error=largest(out - exact_out),
         out_bound=largest(torch.nan_to_num(values.double(), nan=0.0)) * 2.0 * (half_ulp + scores),
-        lse_error=largest((lse - exact_lse).masked_fill(unseen, 0.0)),
+        lse_error=max(errors),
         lse_bound=scores,
         right_rows=bool(right),
         out_strides=tuple(out.stride()),
@@ -205,3 +241,18 @@ def measured(
 
 def largest(values: torch.Tensor) -> float:
     return float(values.abs().max()) if values.numel() else 0.0
+
+
+@contextlib.contextmanager
+def interpreting_process(cache: str) -> Iterator[ProcessPoolExecutor]:
+    """A process in which Triton interprets: that is chosen once, before Triton is imported."""
+    chosen = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "ATTNGEN_CACHE": cache}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
+    ):
+        for name, value in chosen.items():
+            patch.setenv(name, value)
+        pool.submit(os.getpid).result()  # starts the process, with this environment
+        patch.undo()
+        yield pool

@@ -1,9 +1,5 @@
 """Attention over listed keys in Triton's interpreter, at sizes of a few tiles, against a float64 reference."""
 
-import multiprocessing
-import os
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
 import torch
 
@@ -13,26 +9,24 @@ from attngen.op.gathered import GatheredLauncher, gathered_grid, why_not_gathere
 from attngen.plan import plan_gathered
 from attngen.spec.model import HeadDim, Heads, Kind, Latent, Select, Window
 from tests.op.cases import kind_of
-from tests.op.gathered_cases import GatheredCase, gathered_reference, latent_kind, make_gathered_inputs, run_gathered
+from tests.op.gathered_cases import (
+    GatheredCase,
+    gathered_reference,
+    interpreting_process,
+    latent_kind,
+    make_gathered_inputs,
+    run_gathered,
+)
 
 SMALL = Config(schedule="portable", BLOCK_H=16, BLOCK_N=16, num_warps=4, num_stages=1)
-HOPPER = Config(schedule="hopper", BLOCK_H=64, BLOCK_N=64, num_warps=4, TURNS=0, PREFETCH=True, PROXY_FENCE=False)
+HOPPER = Config(schedule="hopper", BLOCK_H=64, BLOCK_N=64, num_warps=4, TURNS=0, TICKETS=True)
 GQA = kind_of((6, 2), (16, 16))
 
 
 @pytest.fixture(scope="module")
 def interpret(tmp_path_factory):
-    """Runs a case in a process in which Triton interprets: that is chosen once, before Triton is imported."""
-    chosen = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    chosen["ATTNGEN_CACHE"] = str(tmp_path_factory.mktemp("generated"))
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
-    ):
-        for name, value in chosen.items():
-            patch.setenv(name, value)
-        pool.submit(os.getpid).result()  # starts the process, with this environment
-        patch.undo()
+    """Runs a case in a process in which Triton interprets."""
+    with interpreting_process(str(tmp_path_factory.mktemp("generated"))) as pool:
         yield lambda case: pool.submit(run_gathered, case).result(timeout=120)
 
 
@@ -109,6 +103,21 @@ def test_tiles(interpret, changes):
     check(interpret(GatheredCase(latent_kind(heads=33, causal=True), SMALL.replace(**changes), top_k=70, seq_k=80)))
 
 
+MAXIMA = {
+    "latent": (latent_kind(causal=True), {}),
+    "no valid entry": (GQA, {"bad": 1.1}),
+    "no keys": (GQA, {"seq_k": 0}),
+    "softcap and sink": (latent_kind(softcap=2.0, sink=True), {"bad": 0.9}),
+    "rows of padding": (latent_kind(heads=20), {"size": 3.0}),
+}
+
+
+@pytest.mark.parametrize("name", MAXIMA)
+def test_maxima(interpret, name):
+    kind, changes = MAXIMA[name]
+    check(interpret(GatheredCase(kind, SMALL, maxima=True, **changes)))
+
+
 def test_other_heads_in_the_same_groups(interpret):
     check(interpret(GatheredCase(GQA, SMALL, heads=12)))
 
@@ -122,8 +131,8 @@ def test_every_occurrence_counts():
     """Of the reference, which the others are judged by: lists hold a key twice only by mistake, and it counts twice."""
     case = GatheredCase(latent_kind(heads=1), SMALL, batch=1, seq_q=1, seq_k=3, top_k=3, bad=0.0)
     inputs = make_gathered_inputs(case)
-    _, once = gathered_reference(case.kind, **{**inputs, "indices": torch.tensor([[[1, -1, 9]]], dtype=torch.int32)})
-    _, twice = gathered_reference(case.kind, **{**inputs, "indices": torch.tensor([[[1, 1, 9]]], dtype=torch.int32)})
+    _, once, _ = gathered_reference(case.kind, **{**inputs, "indices": torch.tensor([[[1, -1, 9]]], dtype=torch.int32)})
+    _, twice, _ = gathered_reference(case.kind, **{**inputs, "indices": torch.tensor([[[1, 1, 9]]], dtype=torch.int32)})
     assert torch.allclose(twice - once, torch.full_like(once, 2.0).log())
 
 
@@ -166,10 +175,8 @@ def test_what_is_not_generated(fields):
 
 def test_programs():
     latent = plan_gathered(latent_kind(heads=128))
-    assert gathered_grid(latent, HOPPER.replace(TURNS=1), 1, 128, 4096) == 8192
-    assert gathered_grid(latent, HOPPER.replace(TURNS=4), 1, 128, 4096, sms=132) == 2048
+    assert gathered_grid(latent, HOPPER.replace(TURNS=1, TICKETS=False), 1, 128, 4096) == 8192
     assert gathered_grid(latent, HOPPER, 1, 128, 4096, sms=132) == 132
-    assert gathered_grid(latent, HOPPER.replace(TURNS=4), 1, 128, 100, sms=132) == 132  # no SM is left without
     assert gathered_grid(latent, HOPPER, 1, 128, 50, sms=132) == 100
     assert gathered_grid(plan_gathered(GQA), SMALL, 2, 6, 5) == 20
     with pytest.raises(CallError, match="split the batch"):

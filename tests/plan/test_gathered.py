@@ -53,13 +53,15 @@ def test_where_hopper_is(name):
     assert default_config(plan, get_target("b200"))["schedule"] == "portable"
 
 
-def test_turns_leave_no_sm_without_a_program():
+def test_turns_are_drawn_where_there_are_more_than_sms():
     plan = PLANS["128 heads"]
     few, fewer = (Problem("gathered", "", 1, n, 4096) for n in (100, 60))
-    config = default_config(plan, H100, few)
-    assert config["TURNS"] == EVERY and feasible(plan, config.replace(TURNS=1), H100, few) is None
-    assert "not every SM" in str(feasible(plan, config.replace(TURNS=2), H100, few))
-    assert default_config(plan, H100, fewer)["TURNS"] == 1
+    many, once = default_config(plan, H100, few), default_config(plan, H100, fewer)
+    assert (many["TURNS"], many["TICKETS"]) == (EVERY, True)
+    assert (once["TURNS"], once["TICKETS"]) == (1, False)
+    assert feasible(plan, once, H100, few) is None
+    assert "one turn at most" in str(feasible(plan, many, H100, fewer))
+    assert "draws none" in str(feasible(plan, many.replace(TURNS=1), H100, few))
 
 
 def test_rows_beyond_the_heads_are_not_tried():

@@ -41,7 +41,9 @@ HOPPER = {
     "sink, softcap, window": (latent(sink=True, softcap=30.0, window=Window(4000, 0)), {}),
     "chunk and dilation": (latent(chunk=5000, dilation=2), {}),
     "rank 256": (latent(rank=256), {}),
-    "no prefetch, fences": (latent(), {"PREFETCH": False, "PROXY_FENCE": True}),
+    "prefetch, fences": (latent(), {"PREFETCH": True, "PROXY_FENCE": True}),
+    "a fixed order": (latent(), {"TICKETS": False}),
+    "one turn": (latent(), {"TICKETS": False, "TURNS": 1}),
 }
 QUICK = ("128 heads", "16 heads, float16", "rank 256")
 KEYS, STEP = 64, 16  # keys of a tile, and the depth of a product
@@ -58,7 +60,7 @@ def fresh_caches(monkeypatch, tmp_path):
 def test_portable_defaults(name, target_name):
     plan, target = plan_gathered(KINDS[name]), get_target(target_name)
     config = default_config(plan, target, able=lambda config: not is_gluon(config))
-    resources = compile_source(plan, config, target)
+    resources = compile_source(replace(plan, maxima=True), config, target)
     assert resources.spills == 0, config.label()
     assert resources.shared <= target.shared_per_block
     assert resources.num_warps == config["num_warps"]
@@ -83,7 +85,7 @@ def test_hopper_with_everything_given(monkeypatch):
         return replace(source, types=tuple("*i32" if held == NOTHING else held for held in source.types))
 
     monkeypatch.setattr(sass, "render", rendered)
-    plan = plan_gathered(latent(sink=True, window=Window(4000, 0)))
+    plan = plan_gathered(latent(sink=True, window=Window(4000, 0)), maxima=True)
     check_hopper(assemble(plan, default_config(plan, H100)), plan.kind)
 
 
@@ -100,9 +102,8 @@ def check_hopper(made, kind):
 def test_text(check, tmp_path):
     kinds = {**KINDS, **{f"hopper {n}": kind for n, (kind, _) in enumerate(HOPPER.values())}}
     for n, kind in enumerate(kinds.values()):
-        plan = plan_gathered(kind)
-        for schedule in ("portable", "hopper"):
-            configs = (c for c in feasible_anywhere(plan, H100) if c["schedule"] == schedule)
-            if (config := next(configs, None)) is not None:
-                (tmp_path / f"kernel_{n}_{schedule}.py").write_text(render(plan, config).text)
+        plan = plan_gathered(kind, maxima=n % 2 == 0)
+        texts = {render(plan, config).text for config in feasible_anywhere(plan, H100) if not config.get("PROXY_FENCE")}
+        for m, text in enumerate(sorted(texts)):
+            (tmp_path / f"kernel_{n}_{m}.py").write_text(text)
     assert_content(check, tmp_path)

@@ -12,7 +12,7 @@ from attngen.target import Target
 
 LEAST_HEADS = 16  # rows of a matrix product
 HOPPER_RANKS = (128, 256, 512)  # two halves, each a power of two and an accumulator of one warpgroup
-EVERY = 0  # turns: as many as there are for each SM, which has one program
+EVERY = 0  # turns: all that there are, for as many programs as there are SMs
 HOPPER_KEYS = 64  # of a tile; weights of one go where its rope columns were
 WIDE = 128  # columns of values: beyond, accumulators leave few registers
 REGISTERS = 255  # of a thread
@@ -104,7 +104,8 @@ def hopper_parameters(plan: GatheredPlan, target: Target) -> tuple[Parameter, ..
         Parameter("BLOCK_H", (ROWS,)),
         Parameter("BLOCK_N", (HOPPER_KEYS,)),
         Parameter("num_warps", (4,)),
-        Parameter("TURNS", (EVERY, 1, 2, 4)),
+        Parameter("TURNS", (EVERY, 1)),
+        Parameter("TICKETS", (False, True)),
         Parameter("PREFETCH", (False, True)),
         Parameter("PROXY_FENCE", (False, True)),
     )
@@ -116,10 +117,10 @@ def hopper_feasible(plan: GatheredPlan, config: Config, target: Target, problem:
         return reason
     if (config["BLOCK_H"], config["BLOCK_N"], config["num_warps"]) != (ROWS, HOPPER_KEYS, 4):
         return f"a warpgroup of 4 warps has {ROWS} heads and {HOPPER_KEYS} keys"
+    if config["TICKETS"] and config["TURNS"] != EVERY:
+        return "a program that has one turn draws none"
     if problem is not None:
         tiles = problem.batch * problem.seq_q * -(-plan.kind.heads.query // ROWS)
-        if int(config["TURNS"] or 0) > max(tiles // target.sms, 1):
-            return "not every SM would have a program"
         if config["TURNS"] == EVERY and tiles <= target.sms:
             return "every SM has one turn at most"
     return target.why_too_large(hopper_shared_bytes(plan, config, target))
@@ -127,7 +128,7 @@ def hopper_feasible(plan: GatheredPlan, config: Config, target: Target, problem:
 
 def hopper_preferences(plan: GatheredPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
-    return [] if hopper_why_not(plan, target) else [_hopper(TURNS=turns) for turns in (EVERY, 1)]
+    return [] if hopper_why_not(plan, target) else [_hopper(), _hopper(TURNS=1, TICKETS=False)]
 
 
 def hopper_shared_bytes(plan: GatheredPlan, config: Config, target: Target) -> int:
@@ -160,4 +161,4 @@ def _portable(**values: Value) -> Config:
 
 def _hopper(**values: Value) -> Config:
     base: dict[str, Value] = {"schedule": "hopper", "BLOCK_H": ROWS, "BLOCK_N": HOPPER_KEYS, "num_warps": 4}
-    return Config(**{**base, "TURNS": 1, "PREFETCH": True, "PROXY_FENCE": False, **values})
+    return Config(**{**base, "TURNS": EVERY, "TICKETS": True, "PREFETCH": False, "PROXY_FENCE": False, **values})
