@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attngen.config import Config
 from attngen.plan.hopper import BARRIER_BYTES, MOST_SHARED, ROWS
 from attngen.plan.indexer import IndexerPlan
 
 MOST_COLUMNS = 256  # of a matrix product
-MOST_ACCUMULATORS = {2: 128, 3: 64}  # registers of a thread, by warpgroups: as many again hold weights and results
+MOST_ACCUMULATORS = {2: 128, 3: 64, 4: 64}  # registers of a thread, by warpgroups: as many again hold weights and results
 MOST_STAGES = 8  # one named barrier each
 
 
@@ -22,6 +22,7 @@ class IndexerShape:
     columns: int  # of a warpgroup: queries x heads, padded
     block_n: int
     stages: int
+    products: int  # of a warpgroup and a tile of keys: the second runs while the first is summed up
     q_buffers: int  # of a program: the next item's queries are loaded while this one's are in use
 
     @classmethod
@@ -29,14 +30,31 @@ class IndexerShape:
         warpgroups, queries = int(config["WARPGROUPS"] or 0), int(config["BLOCK_Q"] or 0)
         block_n, stages = int(config["BLOCK_N"] or 0), int(config["num_stages"] or 0)
         columns = queries * plan.padded_heads
-        one = cls(warpgroups, queries, columns, block_n, stages, 1)
-        two = cls(warpgroups, queries, columns, block_n, stages, 2)
+        products = 2 if config["OVERLAP"] else 1
+        one = cls(warpgroups, queries, columns, block_n, stages, products, 1)
+        two = replace(one, q_buffers=2)
         return two if config["PERSISTENT"] and two.shared_bytes(plan) <= MOST_SHARED else one
 
     @property
     def block_q(self) -> int:
         """Queries of a program at a time."""
         return self.queries * self.warpgroups
+
+    @property
+    def product_queries(self) -> int:
+        return self.queries // self.products
+
+    @property
+    def product_columns(self) -> int:
+        return self.columns // self.products
+
+    @property
+    def consumer_registers(self) -> int:
+        return {2: 240, 3: 160, 4: 112}[self.warpgroups]
+
+    @property
+    def entry_registers(self) -> int:
+        return {2: 168, 3: 128, 4: 96}[self.warpgroups]
 
     @property
     def accumulators(self) -> int:

@@ -88,7 +88,8 @@ def _hopper_parameters(plan: IndexerPlan, target: Target) -> tuple[Parameter, ..
         Parameter("BLOCK_N", (64, 128)),
         Parameter("num_warps", (4,)),
         Parameter("num_stages", _stages(plan)),
-        Parameter("WARPGROUPS", (2, 3)),
+        Parameter("WARPGROUPS", (2, 3, 4)),
+        Parameter("OVERLAP", (False, True)),
         Parameter("PERSISTENT", (False, True)),
     )
 
@@ -118,6 +119,7 @@ def _hopper_preferences(plan: IndexerPlan, target: Target, problem: Problem | No
             num_warps=4,
             num_stages=stages,
             WARPGROUPS=2,
+            OVERLAP=True,
             PERSISTENT=True,
         )
         for block_q in queries
