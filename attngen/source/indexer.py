@@ -13,7 +13,6 @@ from attngen.source.elementwise import Assignment
 from attngen.source.parameters import Parameter
 from attngen.source.types import descriptor, pointer
 
-PATTERN = "one"
 FIRST_BARRIER = 8  # named barriers below are the compiler's
 UNSPECIALISED = ("k_scale_stride", "batches", "seq_q", "seq_k", "keys_per_item")  # they vary from call to call
 
@@ -36,8 +35,6 @@ def indexer_context(plan: IndexerPlan, config: Config) -> dict[str, Any]:
         "plan": plan,
         "shape": shape,
         "products": list(range(shape.products)) if shape is not None else [],
-        "pattern": PATTERN,
-        "zero_w": "gl.zeros([COLUMNS], gl.float32, layout=gl.SliceLayout(0, SCORES))",
         "product_depth": 32 // plan.element_bytes,
     }
 
@@ -124,7 +121,9 @@ def _constants(shape: IndexerShape) -> list[Assignment]:
         Assignment("BLOCK_Q", str(shape.queries), "queries of a warpgroup"),
         Assignment("QUERIES", str(next_power_of_two(shape.block_q)), "of a program, and some to spare"),
         Assignment("PRODUCT_QUERIES", str(shape.product_queries), "of a product"),
-        Assignment("COLUMNS", str(shape.product_columns), "of a product: PRODUCT_QUERIES queries of PADDED_HEADS heads"),
+        Assignment(
+            "COLUMNS", str(shape.product_columns), "of a product: PRODUCT_QUERIES queries of PADDED_HEADS heads"
+        ),
         Assignment("BLOCK_N", str(shape.block_n), "keys of a tile"),
         Assignment("STAGES", str(shape.stages), "tiles of keys in shared memory"),
         Assignment("Q_BUFFERS", str(shape.q_buffers), "items whose queries are in shared memory"),

@@ -110,7 +110,9 @@ def test_the_copy_engine_is_asked_of_strides_and_addresses():
     assert not describable(keys[:, :, 8:136]) and not describable(torch.zeros(2, 40, 136, dtype=keys.dtype)[:, :, :128])
     assert describable(torch.zeros(1, 1, 1000)[:, :, :128].to(keys.dtype))
     case = IndexerCase(heads=64, head_dim=128, dtype="float8_e4m3", strided=True, batch=1)
-    config = Config(schedule="hopper", BLOCK_Q=4, BLOCK_N=64, num_warps=4, num_stages=8, WARPGROUPS=2, PERSISTENT=True)
+    config = Config(
+        schedule="hopper", BLOCK_Q=4, BLOCK_N=64, num_warps=4, num_stages=8, WARPGROUPS=2, OVERLAP=True, PERSISTENT=True
+    )
     case = dataclasses.replace(case, config=config)
     inputs = inputs_of(case)
     bad = {**inputs, "k": torch.zeros(1, 70, 136, dtype=keys.dtype)[:, :, :128]}
