@@ -42,6 +42,7 @@ HOPPER = {
     "64 heads, three warpgroups": ((64, 128, "float8_e4m3"), {}, {"WARPGROUPS": 3, "BLOCK_Q": 2, "OVERLAP": False}),
     "64 heads, four warpgroups": ((64, 128, "float8_e4m3"), {}, {"WARPGROUPS": 4, "BLOCK_Q": 2, "OVERLAP": False}),
     "64 heads, 128 keys": ((64, 128, "float8_e4m3"), {}, {"BLOCK_Q": 2, "BLOCK_N": 128, "OVERLAP": False}),
+    "64 heads, one query": ((64, 128, "float8_e4m3"), {}, {"BLOCK_Q": 1, "BLOCK_N": 128, "OVERLAP": False}),
     "64 heads, clean": ((64, 128, "float8_e4m3"), {"clean": True}, {}),
     "64 heads, bfloat16": ((64, 128, "bfloat16"), {"logits": "bfloat16"}, {}),
     "24 heads of 96 columns, clean": ((24, 96, "float8_e4m3"), {"clean": True}, {}),
