@@ -39,7 +39,7 @@ class IndexerShape:
         warpgroups, queries = int(config["WARPGROUPS"] or 0), int(config["BLOCK_Q"] or 0)
         block_n, stages = int(config["BLOCK_N"] or 0), int(config["num_stages"] or 0)
         columns = queries * plan.padded_heads
-        products = 2 if config["OVERLAP"] else 1
+        products = 2 if config.get("OVERLAP") else 1
         one = cls(warpgroups, queries, columns, block_n, stages, bool(config.get("MIXED")), products, 1)
         two = replace(one, q_buffers=2)
         return two if config["PERSISTENT"] and two.shared_bytes(plan) <= MOST_SHARED else one
