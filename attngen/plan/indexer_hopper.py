@@ -9,15 +9,12 @@ from attngen.plan.hopper import BARRIER_BYTES, MOST_SHARED, ROWS
 from attngen.plan.indexer import IndexerPlan
 
 MOST_COLUMNS = 256  # of a matrix product
-MOST_ACCUMULATORS = {
-    2: 128,
-    3: 64,
-    4: 64,
-}  # registers of a thread, by warpgroups: as many again hold weights and results
+# By warpgroups, registers of a thread: 64 Ki an SM; weights and results take as many again as products.
+MOST_ACCUMULATORS = {2: 128, 3: 64, 4: 64}
+CONSUMER_REGISTERS = {2: 240, 3: 160, 4: 112}
+ENTRY_REGISTERS = {2: 168, 3: 128, 4: 96}  # before they are handed over
 OVERLAPPED_COLUMNS = 128  # of each of two products
 OVERLAPPED_HEADS = 32  # of fewer, sums are so many that registers run out
-CONSUMER_REGISTERS = {2: 240, 3: 160, 4: 112}  # of a thread, by warpgroups: 64 Ki registers an SM
-ENTRY_REGISTERS = {2: 168, 3: 128, 4: 96}  # before they are handed over
 MOST_STAGES = 8  # one named barrier each
 
 
