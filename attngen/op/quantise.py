@@ -86,7 +86,7 @@ def quantise_in_torch(x: torch.Tensor, form: Format, rotate: bool) -> tuple[torc
     if rotate:
         x = rotated(x)
     amax = x.abs().amax(-1).clamp_min(LEAST_AMAX)
-    scale = amax / LARGEST
+    scale = amax / amax.new_full((), LARGEST)  # on a GPU, a Python number would be multiplied by its reciprocal
     if form == "ue8m0":
         scale = ((scale.view(torch.int32) + 0x7FFFFF) & 0x7F800000).view(torch.float32)
     values = (x / scale[..., None]).clamp(-LARGEST, LARGEST)

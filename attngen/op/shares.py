@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 UNIT = 512  # keys of an item are a multiple of these: of every tile
+MOST_KEYS = 6144  # of an item: programs read the same keys at about the same time, and find them in the L2 cache
 LEAST_KEYS = 512  # of an item, where a sequence has more
 ITEM_COST = {False: 400, True: 64}  # keys that take as long as beginning an item: a program of its own, or its next
 MOST_SHARES = 160  # of a sequence's keys, a few more than a GPU has programs
@@ -24,10 +25,10 @@ def keys_per_item(tiles: int, queries: int, batches: int, seq_q: int, seq_k: int
     """
     whole = ceil_div(max(seq_k, 1), UNIT) * UNIT
     if tiles * batches >= MANY_TURNS * programs:
-        return whole
+        return min(whole, MOST_KEYS)
     last = (np.arange(tiles)[::-1] + 1) * queries - 1  # query of each tile, in the order of the items
     ends = np.clip(seq_k - seq_q + last + 1, 1, seq_k)
-    best_cost, best = float("inf"), whole
+    best_cost, best = float("inf"), min(whole, MOST_KEYS)
     for keys in _candidates(whole):
         count = ceil_div(seq_k, keys)
         if tiles * batches * count > MOST_SIMULATED:
@@ -40,9 +41,10 @@ def keys_per_item(tiles: int, queries: int, batches: int, seq_q: int, seq_k: int
 
 def _candidates(whole: int) -> list[int]:
     """Keys of an item, most first: sixteenths of all, so that the last share may be a small one, and equal shares."""
+    most = min(whole, MOST_KEYS)
     parts = {ceil_div(whole * n, 16) for n in range(1, 17)} | {ceil_div(whole, n) for n in range(1, MOST_SHARES + 1)}
     rounded = {ceil_div(keys, UNIT) * UNIT for keys in parts}
-    return sorted((keys for keys in rounded if keys >= min(LEAST_KEYS, whole)), reverse=True)
+    return sorted({most} | {keys for keys in rounded if min(LEAST_KEYS, whole) <= keys <= most}, reverse=True)
 
 
 def _longest(ends: np.ndarray, batches: int, keys: int, count: int, programs: int, lasting: bool) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from attngen.config import Config
-from attngen.plan.hopper import CONSUMER_REGISTERS, ENTRY_REGISTERS, PRODUCER_REGISTERS
+from attngen.plan.hopper import PRODUCER_REGISTERS
 from attngen.plan.indexer import IndexerPlan
 from attngen.plan.indexer_hopper import IndexerShape
 from attngen.problem import next_power_of_two
@@ -34,6 +34,7 @@ def indexer_context(plan: IndexerPlan, config: Config) -> dict[str, Any]:
         "located": ["batch", "query", "first", "tiles", *(["share_first"] if plan.clean else [])],
         "plan": plan,
         "shape": shape,
+        "products": list(range(shape.products)) if shape is not None else [],
         "product_depth": 32 // plan.element_bytes,
     }
 
@@ -88,7 +89,7 @@ def _type(plan: IndexerPlan, name: str, shape: IndexerShape | None) -> str:
 
 def _options(config: Config, shape: IndexerShape | None) -> dict[str, Any]:
     if shape is not None:
-        return {"num_warps": 4, "maxnreg": ENTRY_REGISTERS[shape.warpgroups]}
+        return {"num_warps": 4, "maxnreg": shape.entry_registers}
     return {"num_warps": config["num_warps"], "num_stages": config["num_stages"]}
 
 
@@ -119,12 +120,15 @@ def _constants(shape: IndexerShape) -> list[Assignment]:
         Assignment("WARPGROUPS", str(consumers), "that compute"),
         Assignment("BLOCK_Q", str(shape.queries), "queries of a warpgroup"),
         Assignment("QUERIES", str(next_power_of_two(shape.block_q)), "of a program, and some to spare"),
-        Assignment("COLUMNS", str(shape.columns), "of a product: BLOCK_Q queries of PADDED_HEADS heads"),
+        Assignment("PRODUCT_QUERIES", str(shape.product_queries), "of a product"),
+        Assignment(
+            "COLUMNS", str(shape.product_columns), "of a product: PRODUCT_QUERIES queries of PADDED_HEADS heads"
+        ),
         Assignment("BLOCK_N", str(shape.block_n), "keys of a tile"),
         Assignment("STAGES", str(shape.stages), "tiles of keys in shared memory"),
         Assignment("Q_BUFFERS", str(shape.q_buffers), "items whose queries are in shared memory"),
         Assignment("PARTIES", str(128 * consumers + 32), "threads that meet where a tile of keys is given back"),
         Assignment("K_FREE", str(FIRST_BARRIER), "named barriers, one a slot"),
-        Assignment("CONSUMER_REGISTERS", str(CONSUMER_REGISTERS[consumers]), "of a thread"),
+        Assignment("CONSUMER_REGISTERS", str(shape.consumer_registers), "of a thread"),
         Assignment("PRODUCER_REGISTERS", str(PRODUCER_REGISTERS)),
     ]

@@ -8,7 +8,7 @@ import torch
 from attngen.config import Config
 from attngen.errors import CallError
 from attngen.op.indexer import INTERPRETED_PROGRAMS, IndexerLauncher, check_indexer_call, describable
-from attngen.op.shares import UNIT, keys_per_item
+from attngen.op.shares import MOST_KEYS, UNIT, keys_per_item
 from attngen.plan.space import default_config
 from attngen.target import get_target
 from tests.op.indexer_cases import IndexerCase, inputs_of, interpreted_indexer, portable
@@ -110,7 +110,9 @@ def test_the_copy_engine_is_asked_of_strides_and_addresses():
     assert not describable(keys[:, :, 8:136]) and not describable(torch.zeros(2, 40, 136, dtype=keys.dtype)[:, :, :128])
     assert describable(torch.zeros(1, 1, 1000)[:, :, :128].to(keys.dtype))
     case = IndexerCase(heads=64, head_dim=128, dtype="float8_e4m3", strided=True, batch=1)
-    config = Config(schedule="hopper", BLOCK_Q=4, BLOCK_N=64, num_warps=4, num_stages=8, WARPGROUPS=2, PERSISTENT=True)
+    config = Config(
+        schedule="hopper", BLOCK_Q=4, BLOCK_N=64, num_warps=4, num_stages=8, WARPGROUPS=2, OVERLAP=True, PERSISTENT=True
+    )
     case = dataclasses.replace(case, config=config)
     inputs = inputs_of(case)
     bad = {**inputs, "k": torch.zeros(1, 70, 136, dtype=keys.dtype)[:, :, :128]}
@@ -126,7 +128,7 @@ def test_the_copy_engine_is_asked_of_strides_and_addresses():
 def test_shares_fill_the_gpu(lasting, seq_q, seq_k):
     tiles = -(-seq_q // 8)
     keys = keys_per_item(tiles, 8, 1, seq_q, seq_k, 132, lasting)
-    assert keys % UNIT == 0 and 0 < keys <= -(-seq_k // UNIT) * UNIT
+    assert keys % UNIT == 0 and 0 < keys <= min(-(-seq_k // UNIT) * UNIT, MOST_KEYS)
     items = tiles * -(-seq_k // keys)
     if seq_q * seq_k >= 8 * 131072:
         assert items >= 120  # an SM or so may stay idle where that costs less than another item

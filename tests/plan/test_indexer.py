@@ -69,13 +69,24 @@ def test_queries_of_the_next_item_have_a_place_where_there_is_room():
     shape = IndexerShape.of(plan, config)
     assert (shape.columns, shape.block_n, shape.q_buffers, shape.block_q) == (256, 64, 2, 8)
     assert IndexerShape.of(plan, config.replace(PERSISTENT=False)).q_buffers == 1
+    assert (shape.products, shape.product_queries, shape.product_columns) == (2, 2, 128)
     wide = plan_indexer(kind_of(), dtype="bfloat16")
     assert IndexerShape.of(wide, default_config(wide, H100)).q_buffers == 1
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"BLOCK_N": 128}, {"WARPGROUPS": 3}, {"BLOCK_Q": 8}, {"num_stages": 9}, {"BLOCK_N": 96}, {"WARPGROUPS": 1}],
+    [
+        {"BLOCK_N": 128},
+        {"WARPGROUPS": 3},
+        {"WARPGROUPS": 4, "OVERLAP": False},
+        {"WARPGROUPS": 5, "OVERLAP": False, "BLOCK_Q": 2},
+        {"BLOCK_Q": 8},
+        {"BLOCK_Q": 2},
+        {"num_stages": 9},
+        {"BLOCK_N": 96},
+        {"WARPGROUPS": 1},
+    ],
     ids=str,
 )
 def test_what_does_not_fit_hopper(changes):

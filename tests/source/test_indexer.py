@@ -37,8 +37,12 @@ WIDE = {"BLOCK_Q": 4, "BLOCK_N": 64, "num_stages": 8}
 HOPPER = {
     "64 heads": ((64, 128, "float8_e4m3"), {}, {}),
     "64 heads, a program an item": ((64, 128, "float8_e4m3"), {}, {"PERSISTENT": False}),
-    "64 heads, three warpgroups": ((64, 128, "float8_e4m3"), {}, {"WARPGROUPS": 3, "BLOCK_Q": 2}),
-    "64 heads, 128 keys": ((64, 128, "float8_e4m3"), {}, {"BLOCK_Q": 2, "BLOCK_N": 128}),
+    "64 heads, one product": ((64, 128, "float8_e4m3"), {}, {"OVERLAP": False}),
+    "64 heads, mixed": ((64, 128, "float8_e4m3"), {}, {"MIXED": True}),
+    "64 heads, three warpgroups": ((64, 128, "float8_e4m3"), {}, {"WARPGROUPS": 3, "BLOCK_Q": 2, "OVERLAP": False}),
+    "64 heads, four warpgroups": ((64, 128, "float8_e4m3"), {}, {"WARPGROUPS": 4, "BLOCK_Q": 2, "OVERLAP": False}),
+    "64 heads, 128 keys": ((64, 128, "float8_e4m3"), {}, {"BLOCK_Q": 2, "BLOCK_N": 128, "OVERLAP": False}),
+    "64 heads, one query": ((64, 128, "float8_e4m3"), {}, {"BLOCK_Q": 1, "BLOCK_N": 128, "OVERLAP": False}),
     "64 heads, clean": ((64, 128, "float8_e4m3"), {"clean": True}, {}),
     "64 heads, bfloat16": ((64, 128, "bfloat16"), {"logits": "bfloat16"}, {}),
     "24 heads of 96 columns, clean": ((24, 96, "float8_e4m3"), {"clean": True}, {}),
@@ -77,10 +81,19 @@ def test_hopper_loops_are_what_they_should_be(name):
     deep = plan.width * plan.element_bytes // 32
     for count in made.loops:
         assert count["LDL"] + count["STL"] == 0, count
-        assert count["QGMMA"] + count["HGMMA"] == deep * config["BLOCK_N"] // 64
+        assert count["QGMMA"] + count["HGMMA"] == deep * config["BLOCK_N"] // 64 * (2 if config["OVERLAP"] else 1)
         # Nothing twice: one maximum and one weight a product, and no layout changes through shared memory.
-        assert count["FMNMX"] == products and count["LDS"] == count["STS"] == 0
+        assert count["FMNMX"] == products // (2 if config["MIXED"] else 1) and count["LDS"] == count["STS"] == 0
         assert count["FFMA"] + count["FMUL"] <= products * 1.3
+
+
+@pytest.mark.parametrize("changes", [{}, {"MIXED": True}], ids=str)
+def test_a_product_begins_before_the_sums_of_the_one_before_it(changes):
+    plan = plan_indexer(kind_of())
+    made = assemble(plan, default_config(plan, H100).replace(**changes))
+    products = [block for block in made.blocks if block["QGMMA"]]
+    assert len(products) == 2 * 3  # of each warpgroup: one before the loop, and two in it
+    assert all(block["QGMMA"] == 4 and block["FMNMX"] + block["FFMA"] == 0 for block in products)
 
 
 @pytest.mark.parametrize("target", ["h100", "rtx4090", "b200"])
