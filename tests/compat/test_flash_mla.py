@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from attngen.compat.flash_mla import SparseOp, flash_mla_sparse_fwd
+from attngen.compat.flash_mla import flash_mla_sparse_fwd
 from attngen.errors import CallError
+from attngen.op.kernels import Launchers
 from attngen.plan.boxes import is_gluon
+from attngen.plan.gathered import plan_gathered
 from attngen.spec.model import HeadDim, Heads, Kind, Latent
 from tests.op.gathered_cases import (
     GatheredCase,
@@ -93,12 +95,11 @@ def test_results(pool, name):
 
 
 def test_asynchronous_copies_where_tensors_allow():
-    op = SparseOp(Kind("kind", Heads(128, 1), HeadDim(576, 512), latent=Latent(512, 64)))
-    tensors = torch.zeros(1, 128, 4096, 576, device="meta"), torch.zeros(1, 1, 4096, 576, device="meta")
-    problem = op.chooser.problem(*tensors).bucket()
-    assert is_gluon(op.launcher(problem, copied=True).config)
-    assert not is_gluon(op.launcher(problem, copied=False).config)
-    assert op.launcher(problem, copied=True) is op.launcher(problem, copied=True)
+    kind = Kind("kind", Heads(128, 1), HeadDim(576, 512), latent=Latent(512, 64))
+    launchers = Launchers(plan_gathered(kind))
+    assert is_gluon(launchers.at(1, 4096, 4096).config)
+    assert not is_gluon(launchers.at(1, 4096, 4096, gluon=False).config)
+    assert launchers.at(1, 4096, 4096) is launchers.at(1, 4095, 4096)
 
 
 def zeros(*shape, dtype=torch.bfloat16):
