@@ -13,6 +13,7 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, NotGeneratedError, did_you_mean
+from attngen.op.backward import without_backward
 from attngen.op.checks import check_tensor, ordered_keywords
 from attngen.op.choose import Chooser, Chosen, target_here
 from attngen.op.register import operator, operator_name
@@ -147,10 +148,7 @@ class KindOp:
         extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
         for name, tensor in (("q", q), ("k", k), ("v", v)):
             check_tensor(name, tensor)
-        if torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in (q, k, v, *extras)):
-            out, lse = _Forward.apply(self.operator, self.kind.name, q, k, v, *extras)
-        else:
-            out, lse = self.operator(q, k, v, *extras)
+        out, lse = without_backward(self.operator, self.kind.name, q, k, v, *extras)
         return (out, lse) if return_lse else out
 
     def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
@@ -166,19 +164,3 @@ class KindOp:
 
     def __repr__(self) -> str:
         return f"<attngen op {self._spec}.{self.kind.name}>"
-
-
-class _Forward(torch.autograd.Function):
-    """Lets a forward pass run where gradients are recorded, and says clearly that they stop here."""
-
-    @staticmethod
-    def forward(ctx: Any, call: Callable, kind: str, *tensors: Any) -> Any:
-        ctx.kind = kind
-        return call(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        raise NotGeneratedError(
-            f"kind '{ctx.kind}': the backward pass is not generated yet; "
-            "call it under torch.no_grad() or torch.inference_mode()"
-        )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 
 from attngen import reference
+from attngen.config import Config
 from attngen.database import Database
 from attngen.errors import CallError
 from attngen.op.arguments import empty_outputs
+from attngen.op.backward import without_backward
 from attngen.op.checks import check_tensor
 from attngen.op.choose import Chosen
-from attngen.op.gathered import why_not_gathered_by_hopper
+from attngen.op.gathered import check_gathered_call, why_not_gathered_by_hopper
 from attngen.op.kernels import Launchers
 from attngen.op.selector import WORKSPACE_BYTES, Selector
 from attngen.plan.gathered import GatheredPlan, plan_gathered
@@ -22,6 +24,7 @@ from attngen.source import render
 from attngen.spec.model import Kind
 
 INDEX_KEYWORDS = ("index_q", "index_k", "index_weights")
+ANY_LAYOUT = Config(schedule="portable")
 
 
 class SparseOp:
@@ -84,8 +87,9 @@ class SparseOp:
         if q.device.type == "cuda":
             gluon = why_not_gathered_by_hopper(q, k) is None
             launcher = self._launchers.at(q.shape[0], q.shape[2], k.shape[2], gluon=gluon)
-            out, lse = launcher(q, k, v, indices, **arguments, **lengths)
+            out, lse = without_backward(partial(launcher, **arguments, **lengths), self.kind.name, q, k, v, indices)
         else:
+            check_gathered_call(self.plan, ANY_LAYOUT, (q, k, v, indices, sink, offsets, key_range, None))
             exact, exact_lse = reference.attention(self.kind, q, k, v, indices=indices, **arguments)
             out, lse = empty_outputs(q, self.kind.head_dim.v)
             out.copy_(exact)
@@ -124,6 +128,14 @@ class SparseOp:
                 f"kind '{self.kind.name}' needs the argument '{missing[0]}': its indexer selects {top_k} of {seq_k} "
                 "keys; 'indices' would do too"
             )
+        index_q, index_k = given["index_q"], given["index_k"]
+        if index_q.dim() == 4 and index_k.dim() == 3:  # else the selection says what is wrong
+            sizes, wanted = (index_q.shape[0], index_q.shape[2], index_k.shape[1]), (batch, seq_q, seq_k)
+            if sizes != wanted:
+                raise CallError(
+                    f"index_q and index_k are of batch, queries and keys {sizes}, and q and k of {wanted}; they must "
+                    "be equal"
+                )
         indices = self.select(**given, **placed)
         return indices, (end.clamp(max=seq_k) - first.clamp(min=0)).clamp(0, top_k)
 

@@ -65,6 +65,9 @@ def test_quantised_scores_select_nearly_what_exact_ones_do():
         ({"index_q": torch.zeros(2, 8, 20, 16)}, r"index_q has shape \(2, 8, 20, 16\); \(batch, 8, seq_q, 32\) is"),
         ({"index_k": torch.zeros(1, 50, 32)}, r"index_k has shape \(1, 50, 32\); \(batch, seq_k, 32\) is needed"),
         ({"index_weights": torch.zeros(2, 20, 4)}, "index_weights has shape"),
+        ({"index_k": torch.zeros(2, 49, 32)}, r"keys \(2, 20, 49\), and q and k of \(2, 20, 50\); they must be equal"),
+        ({"indices": torch.zeros(2, 20, 3)}, "indices is torch.float32; torch.int32 is needed"),
+        ({"indices": torch.zeros(2, 19, 3).int()}, r"indices has shape \(2, 19, 3\); \(2, 20, 3\) is needed"),
         ({"index_weights": torch.zeros(2, 20, 8).long()}, "index_weights is torch.int64; bfloat16, float16 or float32"),
     ],
 )

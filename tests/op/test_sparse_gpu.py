@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import attngen
-from attngen import reference
+from attngen import NotGeneratedError, reference
 from attngen.inputs_sparse import make_index, make_indices
 from attngen.op import Selector
 from attngen.op.kernels import launcher_of
@@ -80,3 +80,12 @@ def test_every_config_of_a_small_space_is_right(kernel):
     configs = enumerate_configs(plan, detect(), problem)
     for config in configs[:: len(configs) // 4 or 1]:
         assert checks.find_fault(launcher_of(plan, config)) is None, config
+
+
+def test_gradients_are_refused_clearly():
+    spec = parse_spec(SPECS["as DeepSeek-V3.2"])
+    inputs = make_indices(spec.kinds[0], 1, 16, 600, device="cuda")
+    inputs["q"].requires_grad_()
+    out = attngen.load(spec).attention(**inputs)
+    with pytest.raises(NotGeneratedError, match="backward pass is not generated yet"):
+        out.sum().backward()
