@@ -98,9 +98,8 @@ class IndexerLauncher:
         programs = INTERPRETED_PROGRAMS
         if q.device.type == "cuda":
             programs = torch.cuda.get_device_properties(q.device).multi_processor_count
-        lasting = bool(config.get("PERSISTENT"))
         tiles = ceil_div(seq_q, queries)
-        keys = keys_per_item(tiles, queries, batch, seq_q, seq_k, programs, lasting)
+        keys = keys_per_item(tiles, queries, batch, seq_q, seq_k, programs, hopper)
         items = tiles * batch * ceil_div(seq_k, keys)
         if items > MAX_GRID:
             raise CallError(f"{items} programs are more than a launch can have ({MAX_GRID}); split the batch")
@@ -114,7 +113,7 @@ class IndexerLauncher:
             box = boxes(plan, shape)
             values |= {"q_desc": Descriptor(q, box["q_desc"], gluon=True), "k_desc": _described_keys(k, box["k_desc"])}
         constants = {name: config[name] for name in self.source.constexprs}
-        return Bound(self.source, q.device, min(items, programs) if lasting else items, values, POSITIONS, constants)
+        return Bound(self.source, q.device, min(items, programs) if hopper else items, values, POSITIONS, constants)
 
 
 def describable(x: torch.Tensor) -> bool:

@@ -11,10 +11,9 @@ from attngen.plan.indexer import IndexerPlan
 MOST_COLUMNS = 256  # of a matrix product
 # By warpgroups, registers of a thread: 64 Ki an SM; weights and results take as many again as products.
 MOST_ACCUMULATORS = {2: 128, 3: 64, 4: 64}
+MOST_QUERIES = {2: 16, 3: 8, 4: 4}  # a sum and an address each
 CONSUMER_REGISTERS = {2: 240, 3: 160, 4: 112}
 ENTRY_REGISTERS = {2: 168, 3: 128, 4: 96}  # before they are handed over
-OVERLAPPED_COLUMNS = 128  # of each of two products
-OVERLAPPED_HEADS = 32  # of fewer, sums are so many that registers run out
 MOST_STAGES = 8  # one named barrier each
 
 
@@ -28,7 +27,6 @@ class IndexerShape:
     block_n: int
     stages: int
     mixed: bool  # maxima for half of the columns, sums with magnitudes for the others
-    products: int  # of a warpgroup and a tile of keys: the second runs while the first is summed up
     q_buffers: int  # of a program: the next item's queries are loaded while this one's are in use
 
     @classmethod
@@ -36,23 +34,14 @@ class IndexerShape:
         warpgroups, queries = int(config["WARPGROUPS"] or 0), int(config["BLOCK_Q"] or 0)
         block_n, stages = int(config["BLOCK_N"] or 0), int(config["num_stages"] or 0)
         columns = queries * plan.padded_heads
-        products = 2 if config.get("OVERLAP") else 1
-        one = cls(warpgroups, queries, columns, block_n, stages, bool(config.get("MIXED")), products, 1)
+        one = cls(warpgroups, queries, columns, block_n, stages, bool(config["MIXED"]), 1)
         two = replace(one, q_buffers=2)
-        return two if config["PERSISTENT"] and two.shared_bytes(plan) <= MOST_SHARED else one
+        return two if two.shared_bytes(plan) <= MOST_SHARED else one
 
     @property
     def block_q(self) -> int:
         """Queries of a program at a time."""
         return self.queries * self.warpgroups
-
-    @property
-    def product_queries(self) -> int:
-        return self.queries // self.products
-
-    @property
-    def product_columns(self) -> int:
-        return self.columns // self.products
 
     @property
     def consumer_registers(self) -> int:
@@ -72,12 +61,6 @@ class IndexerShape:
         return rows * plan.width * plan.element_bytes + BARRIER_BYTES
 
 
-def overlaps(plan: IndexerPlan, queries: int, block_n: int) -> bool:
-    """Whether ``queries`` of a warpgroup are two products of the size of which two fit into registers."""
-    columns = queries * plan.padded_heads
-    return columns == 2 * OVERLAPPED_COLUMNS and block_n == ROWS and plan.padded_heads >= OVERLAPPED_HEADS
-
-
 def why_not(plan: IndexerPlan, config: Config) -> str | None:
     """Why ``config`` of the ``hopper`` schedule cannot run ``plan``; None where it can."""
     shape = IndexerShape.of(plan, config)
@@ -89,8 +72,8 @@ def why_not(plan: IndexerPlan, config: Config) -> str | None:
         return f"tiles of {shape.block_n} keys; a matrix product has {ROWS}"
     if shape.accumulators > MOST_ACCUMULATORS[shape.warpgroups]:
         return f"{shape.accumulators} registers of products; {MOST_ACCUMULATORS[shape.warpgroups]} fit"
-    if shape.products == 2 and (shape.warpgroups != 2 or not overlaps(plan, shape.queries, shape.block_n)):
-        return "one product runs under the sums of another where two warpgroups have two of 64 keys x 128 columns each"
+    if shape.queries > MOST_QUERIES[shape.warpgroups]:
+        return f"sums of {shape.queries} queries a warpgroup; {MOST_QUERIES[shape.warpgroups]} fit into registers"
     if not 2 <= shape.stages <= MOST_STAGES:
         return f"2 to {MOST_STAGES} tiles of keys in shared memory"
     if (needed := shape.shared_bytes(plan)) > MOST_SHARED:

@@ -34,7 +34,6 @@ def indexer_context(plan: IndexerPlan, config: Config) -> dict[str, Any]:
         "located": ["batch", "query", "first", "tiles", *(["share_first"] if plan.clean else [])],
         "plan": plan,
         "shape": shape,
-        "products": list(range(shape.products)) if shape is not None else [],
         "product_depth": 32 // plan.element_bytes,
     }
 
@@ -120,10 +119,7 @@ def _constants(shape: IndexerShape) -> list[Assignment]:
         Assignment("WARPGROUPS", str(consumers), "that compute"),
         Assignment("BLOCK_Q", str(shape.queries), "queries of a warpgroup"),
         Assignment("QUERIES", str(next_power_of_two(shape.block_q)), "of a program, and some to spare"),
-        Assignment("PRODUCT_QUERIES", str(shape.product_queries), "of a product"),
-        Assignment(
-            "COLUMNS", str(shape.product_columns), "of a product: PRODUCT_QUERIES queries of PADDED_HEADS heads"
-        ),
+        Assignment("COLUMNS", str(shape.columns), "of a product: BLOCK_Q queries of PADDED_HEADS heads"),
         Assignment("BLOCK_N", str(shape.block_n), "keys of a tile"),
         Assignment("STAGES", str(shape.stages), "tiles of keys in shared memory"),
         Assignment("Q_BUFFERS", str(shape.q_buffers), "items whose queries are in shared memory"),

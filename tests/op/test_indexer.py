@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from attngen.config import Config
 from attngen.errors import CallError
 from attngen.op.indexer import INTERPRETED_PROGRAMS, IndexerLauncher, check_indexer_call, describable
 from attngen.op.shares import MOST_KEYS, UNIT, keys_per_item
@@ -110,9 +109,7 @@ def test_the_copy_engine_is_asked_of_strides_and_addresses():
     assert not describable(keys[:, :, 8:136]) and not describable(torch.zeros(2, 40, 136, dtype=keys.dtype)[:, :, :128])
     assert describable(torch.zeros(1, 1, 1000)[:, :, :128].to(keys.dtype))
     case = IndexerCase(heads=64, head_dim=128, dtype="float8_e4m3", strided=True, batch=1)
-    config = Config(
-        schedule="hopper", BLOCK_Q=4, BLOCK_N=64, num_warps=4, num_stages=8, WARPGROUPS=2, OVERLAP=True, PERSISTENT=True
-    )
+    config = default_config(case.plan(), get_target("h100"))
     case = dataclasses.replace(case, config=config)
     inputs = inputs_of(case)
     bad = {**inputs, "k": torch.zeros(1, 70, 136, dtype=keys.dtype)[:, :, :128]}
@@ -135,10 +132,9 @@ def test_shares_fill_the_gpu(lasting, seq_q, seq_k):
 
 
 @pytest.mark.parametrize("dtype", ["float8_e4m3", "bfloat16"])
-@pytest.mark.parametrize("persistent", [False, True])
-def test_a_kernel_for_hopper_is_given_all_that_it_takes(dtype, persistent):
+def test_a_kernel_for_hopper_is_given_all_that_it_takes(dtype):
     plan = IndexerCase(heads=64, head_dim=128, dtype=dtype).plan()
-    config = default_config(plan, get_target("h100")).replace(PERSISTENT=persistent)
+    config = default_config(plan, get_target("h100"))
     case = IndexerCase(heads=64, head_dim=128, dtype=dtype, seq_q=45, seq_k=1000, batch=2, config=config)
     inputs = inputs_of(case)
     launcher = IndexerLauncher(plan, config)
@@ -148,6 +144,6 @@ def test_a_kernel_for_hopper_is_given_all_that_it_takes(dtype, persistent):
     given = {**dict(zip(launcher.source.parameters, bound._values, strict=True))}
     tensors = {launcher.source.parameters[place] for place, _ in bound._pointers}
     assert {name for name, value in given.items() if value is None} == {n for n in tensors if n.endswith("_ptr")}
-    assert given["q_desc"].shape == [2, 45, 64, 128] and given["q_desc"].block_shape == [1, 4, 64, 128]
+    assert given["q_desc"].shape == [2, 45, 64, 128] and given["q_desc"].block_shape == [1, 2, 64, 128]
     assert given["k_desc"].block_shape == [1, 64, 128] and given["stride_os"] == 1008
-    assert bound._grid == (min(INTERPRETED_PROGRAMS, 12) if persistent else 12)  # 6 tiles of 8 queries, 2 sequences
+    assert bound._grid == INTERPRETED_PROGRAMS  # for 6 tiles of 8 queries of 2 sequences

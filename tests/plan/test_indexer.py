@@ -65,33 +65,51 @@ def test_every_target_has_a_small_space_and_a_default(target, dtype, heads):
 
 def test_queries_of_the_next_item_have_a_place_where_there_is_room():
     plan = plan_indexer(kind_of())
-    config = default_config(plan, H100)
-    shape = IndexerShape.of(plan, config)
-    assert (shape.columns, shape.block_n, shape.q_buffers, shape.block_q) == (256, 64, 2, 8)
-    assert IndexerShape.of(plan, config.replace(PERSISTENT=False)).q_buffers == 1
-    assert (shape.products, shape.product_queries, shape.product_columns) == (2, 2, 128)
+    assert IndexerShape.of(plan, default_config(plan, H100)).q_buffers == 2
     wide = plan_indexer(kind_of(), dtype="bfloat16")
     assert IndexerShape.of(wide, default_config(wide, H100)).q_buffers == 1
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3", "bfloat16"])
+@pytest.mark.parametrize(("heads", "wanted"), [(8, 2), (16, 3), (24, 4), (64, 4), (100, 4), (128, 4)])
+def test_as_many_warpgroups_compute_as_have_registers(heads, wanted, dtype):
+    plan = plan_indexer(kind_of(heads), dtype=dtype)
+    config = default_config(plan, H100, Problem("indexer", "d", 1, 4096, 32768))
+    shape = IndexerShape.of(plan, config)
+    assert (shape.warpgroups, shape.columns, shape.mixed) == (wanted, 128, True)
+    assert config == default_config(plan, H100)
+
+
+@pytest.mark.parametrize("heads", [8, 64, 128])
+@pytest.mark.parametrize("seq_q", [1, 2, 3, 5, 7, 8, 31])
+def test_few_queries_leave_no_warpgroup_idle(seq_q, heads):
+    plan = plan_indexer(kind_of(heads))
+    shape = IndexerShape.of(plan, default_config(plan, H100, Problem("indexer", "d", 8, seq_q, 32768)))
+    least = max(64 // heads, 1)
+    assert shape.block_q <= seq_q or (shape.queries, shape.warpgroups) == (least, 2)
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"BLOCK_N": 128},
-        {"WARPGROUPS": 3},
-        {"WARPGROUPS": 4, "OVERLAP": False},
-        {"WARPGROUPS": 5, "OVERLAP": False, "BLOCK_Q": 2},
-        {"BLOCK_Q": 8},
-        {"BLOCK_Q": 2},
+        {"BLOCK_Q": 4},
+        {"BLOCK_Q": 8, "WARPGROUPS": 2},
+        {"BLOCK_Q": 4, "BLOCK_N": 128, "WARPGROUPS": 2},
+        {"BLOCK_Q": 1, "MIXED": False},
+        {"BLOCK_Q": 1, "BLOCK_N": 128, "WARPGROUPS": 2},  # and mixed
+        {"WARPGROUPS": 5},
+        {"WARPGROUPS": 1},
         {"num_stages": 9},
         {"BLOCK_N": 96},
-        {"WARPGROUPS": 1},
     ],
     ids=str,
 )
 def test_what_does_not_fit_hopper(changes):
     plan = plan_indexer(kind_of())
-    assert feasible(plan, default_config(plan, H100).replace(**changes), H100)
+    config = default_config(plan, H100)
+    assert feasible(plan, config, H100) is None
+    assert feasible(plan, config.replace(**changes), H100)
 
 
 def test_numbers_in_sixteen_bits_need_no_kernel():

@@ -7,7 +7,7 @@ from itertools import product
 from attngen.config import Config
 from attngen.plan import indexer_hopper
 from attngen.plan.indexer import IndexerPlan
-from attngen.plan.indexer_hopper import OVERLAPPED_HEADS, IndexerShape, overlaps
+from attngen.plan.indexer_hopper import IndexerShape
 from attngen.plan.space.common import Family, Parameter, is_hopper, why_no_float8
 from attngen.problem import Problem
 from attngen.target import Target
@@ -15,7 +15,6 @@ from attngen.target import Target
 COLUMNS = (64, 128, 256)  # queries x heads, of a tile
 WIDE = 128  # columns of a product that reads less of shared memory than it could
 MOST_PRODUCTS = 128  # registers of a thread
-FEW_PROGRAMS_QUERIES = 32  # fewer queries are one tile or few
 
 
 def why_not(plan: IndexerPlan, target: Target) -> str | None:
@@ -90,9 +89,7 @@ def _hopper_parameters(plan: IndexerPlan, target: Target) -> tuple[Parameter, ..
         Parameter("num_warps", (4,)),
         Parameter("num_stages", _stages(plan)),
         Parameter("WARPGROUPS", (2, 3, 4)),
-        Parameter("OVERLAP", (False, True)),
         Parameter("MIXED", (False, True)),
-        Parameter("PERSISTENT", (False, True)),
     )
 
 
@@ -102,9 +99,7 @@ def _hopper_feasible(plan: IndexerPlan, config: Config, target: Target, problem:
     shape = IndexerShape.of(plan, config)
     if shape.warpgroups > 2 and shape.columns < WIDE:
         return "narrow products read shared memory more than they multiply, and more warpgroups read more of it"
-    if not config["PERSISTENT"] and shape.accumulators < MOST_PRODUCTS:
-        return "products so small do not make up for how long a program takes to begin"
-    if shape.mixed and shape.accumulators < MOST_PRODUCTS and shape.warpgroups < 4:
+    if shape.mixed and shape.accumulators < MOST_PRODUCTS and shape.warpgroups < 3:
         return "sums of so few products keep no pipe busy"
     if shape.accumulators < MOST_PRODUCTS // 2 and problem is not None and problem.seq_q > 32:
         return "so few products hide no latency"
@@ -116,24 +111,24 @@ def _hopper_shared(plan: IndexerPlan, config: Config, target: Target) -> int:
 
 
 def _hopper_preferences(plan: IndexerPlan, target: Target, problem: Problem | None) -> list[Config]:
-    """Products as wide as can be, for which shared memory is read least; of few heads, whose sums are many, less."""
-    queries = reversed(_queries(plan) if plan.padded_heads >= OVERLAPPED_HEADS else _queries(plan)[:-1])
-    if problem is not None and problem.seq_q <= FEW_PROGRAMS_QUERIES:
-        queries = iter([q for q in _queries(plan) if 2 * q <= problem.seq_q][-1:] or _queries(plan)[:1])
+    """Many warpgroups, of which some multiply while others sum up; fewer where some would have no queries."""
+    wide = max(WIDE // plan.padded_heads, 1)
+    least, *more = _queries(plan)
+    tiles = [(4, wide), (3, wide), (2, wide), *((2, queries) for queries in reversed(more))]
+    if problem is not None:
+        tiles = [(warpgroups, queries) for warpgroups, queries in tiles if warpgroups * queries <= problem.seq_q]
     return [
         Config(
             schedule="hopper",
-            BLOCK_Q=block_q,
+            BLOCK_Q=queries,
             BLOCK_N=block_n,
             num_warps=4,
             num_stages=stages,
-            WARPGROUPS=2,
-            OVERLAP=overlaps(plan, block_q, block_n) and (plan.scaled or not plan.clean),
-            MIXED=False,
-            PERSISTENT=True,
+            WARPGROUPS=warpgroups,
+            MIXED=mixed,
         )
-        for block_q in queries
-        for block_n, stages in product((128, 64), _stages(plan))
+        for warpgroups, queries in [*tiles, (2, least)]
+        for block_n, stages, mixed in product((128, 64), _stages(plan), (True, False))
     ]
 
 
