@@ -11,7 +11,8 @@ from attngen.plan.indexer import IndexerPlan
 MOST_COLUMNS = 256  # of a matrix product
 # By warpgroups, registers of a thread: 64 Ki an SM; weights and results take as many again as products.
 MOST_ACCUMULATORS = {2: 128, 3: 64, 4: 64}
-MOST_QUERIES = {2: 16, 3: 8, 4: 4}  # a sum and an address each
+MOST_SUMS = {2: 8, 3: 4, 4: 2}  # of a thread, an address each
+MOST_ROW_BYTES = {2: 256, 3: 256, 4: 128}  # a product each 32, whose addresses take registers too
 CONSUMER_REGISTERS = {2: 240, 3: 160, 4: 112}
 ENTRY_REGISTERS = {2: 168, 3: 128, 4: 96}  # before they are handed over
 MOST_STAGES = 8  # one named barrier each
@@ -56,6 +57,11 @@ class IndexerShape:
         """Registers of a thread for products."""
         return self.block_n * self.columns // 128
 
+    @property
+    def sums(self) -> int:
+        """Logits of a thread."""
+        return self.block_n * self.queries // 128
+
     def shared_bytes(self, plan: IndexerPlan) -> int:
         rows = self.q_buffers * self.warpgroups * self.columns + self.stages * self.block_n
         return rows * plan.width * plan.element_bytes + BARRIER_BYTES
@@ -72,8 +78,10 @@ def why_not(plan: IndexerPlan, config: Config) -> str | None:
         return f"tiles of {shape.block_n} keys; a matrix product has {ROWS}"
     if shape.accumulators > MOST_ACCUMULATORS[shape.warpgroups]:
         return f"{shape.accumulators} registers of products; {MOST_ACCUMULATORS[shape.warpgroups]} fit"
-    if shape.queries > MOST_QUERIES[shape.warpgroups]:
-        return f"sums of {shape.queries} queries a warpgroup; {MOST_QUERIES[shape.warpgroups]} fit into registers"
+    if shape.sums > MOST_SUMS[shape.warpgroups]:
+        return f"{shape.sums} sums a thread; {MOST_SUMS[shape.warpgroups]} and their addresses fit into registers"
+    if (row := plan.width * plan.element_bytes) > MOST_ROW_BYTES[shape.warpgroups]:
+        return f"rows of {row} bytes; addresses of {MOST_ROW_BYTES[shape.warpgroups]} fit into registers"
     if not 2 <= shape.stages <= MOST_STAGES:
         return f"2 to {MOST_STAGES} tiles of keys in shared memory"
     if (needed := shape.shared_bytes(plan)) > MOST_SHARED:

@@ -70,13 +70,25 @@ def test_queries_of_the_next_item_have_a_place_where_there_is_room():
     assert IndexerShape.of(wide, default_config(wide, H100)).q_buffers == 1
 
 
-@pytest.mark.parametrize("dtype", ["float8_e4m3", "bfloat16"])
-@pytest.mark.parametrize(("heads", "wanted"), [(8, 2), (16, 3), (24, 4), (64, 4), (100, 4), (128, 4)])
-def test_as_many_warpgroups_compute_as_have_registers(heads, wanted, dtype):
-    plan = plan_indexer(kind_of(heads), dtype=dtype)
+@pytest.mark.parametrize(
+    ("heads", "head_dim", "dtype", "wanted"),
+    [
+        (8, 128, "float8_e4m3", 2),
+        (16, 128, "float8_e4m3", 3),
+        (24, 128, "float8_e4m3", 4),
+        (64, 128, "float8_e4m3", 4),
+        (100, 128, "float8_e4m3", 4),
+        (128, 32, "float8_e4m3", 4),
+        (64, 64, "bfloat16", 4),
+        (64, 128, "bfloat16", 3),
+        (8, 128, "bfloat16", 2),
+    ],
+)
+def test_as_many_warpgroups_compute_as_have_registers(heads, head_dim, dtype, wanted):
+    plan = plan_indexer(kind_of(heads, head_dim), dtype=dtype)
     config = default_config(plan, H100, Problem("indexer", "d", 1, 4096, 32768))
     shape = IndexerShape.of(plan, config)
-    assert (shape.warpgroups, shape.columns, shape.mixed) == (wanted, 128, True)
+    assert (shape.warpgroups, shape.columns, shape.mixed) == (wanted, 128, wanted > 2)
     assert config == default_config(plan, H100)
 
 

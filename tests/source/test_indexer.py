@@ -48,7 +48,7 @@ HOPPER = {
     "64 heads, bfloat16": ((64, 128, "bfloat16"), {"logits": "bfloat16"}, {}),
     "24 heads of 96 columns, clean": ((24, 96, "float8_e4m3"), {"clean": True}, {}),
     "16 heads, clean": ((16, 128, "float8_e4m3"), {"clean": True}, {}),
-    "8 heads, clean": ((8, 128, "float8_e4m3"), {"clean": True}, {}),
+    "8 heads of 64 columns, clean": ((8, 64, "float8_e4m3"), {"clean": True}, {}),
     "8 heads of 32 columns": ((8, 32, "float16"), {}, {}),
     "100 heads of 64 columns, clean": ((100, 64, "bfloat16"), {"clean": True}, {}),
     "128 heads": ((128, 128, "float8_e4m3"), {}, {}),
