@@ -45,7 +45,7 @@ def _preferences(schedule: str, plan: SelectPlan, target: Target, problem: Probl
 
 
 def shared_bytes(plan: SelectPlan, config: Config, target: Target) -> int:
-    """Shared memory of a program, about: sums and scans across warps; in plain Triton orders of a list change threads."""
+    """Shared memory of a program, about: sums and scans across warps; plain Triton moves a list between threads."""
     return REDUCTION_BYTES if config["schedule"] == "hopper" else 4 * int(config["LIST"] or 0)
 
 
