@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,14 @@ from tests.op.cases import Case, Outcome, interpreting
 
 
 @pytest.fixture(scope="session")
-def interpret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Case], Outcome]]:
-    """Runs a case in the interpreter. One process a pytest worker, started for the first case."""
+def interpret(interpreter: Callable[..., Any]) -> Callable[[Case], Outcome]:
+    """Runs a case in the interpreter."""
+    return lambda case: interpreter(interpreting, case)
+
+
+@pytest.fixture(scope="session")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """Calls a function in the interpreter. One process a pytest worker, started for the first call."""
     chosen = {
         "TRITON_INTERPRET": "1",
         "OMP_NUM_THREADS": "1",
@@ -29,7 +36,7 @@ def interpret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Ca
                     del os.environ[name]
                 else:
                     os.environ[name] = value
-        yield lambda case: pool.submit(interpreting, case).result(timeout=120)
+        yield lambda function, *arguments: pool.submit(function, *arguments).result(timeout=120)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from attngen.bench.sparse_cases import SPARSE, SparseCase, SparseSuite
 from attngen.errors import UsageError
 from attngen.spec import Kind, Spec, parse_spec
 
@@ -21,6 +22,10 @@ class BenchCase:
     kind: Kind
     batch: int
     seq: int
+
+    @property
+    def sizes(self) -> str:
+        return f"batch {self.batch}, {self.seq} x {self.seq}"
 
     def matches(self, part: str) -> bool:
         return part.lower() in f"{self.suite} {self.name}".lower()
@@ -123,17 +128,28 @@ FP8 = Suite(
         ),
     ),
 )
-SUITES: dict[str, tuple[Suite, ...]] = {"dense": (DENSE,), "wide": (WIDE,), "window": (WINDOW,), "fp8": (FP8,)}
+AnySuite = Suite | SparseSuite
+AnyCase = BenchCase | SparseCase
+SUITES: dict[str, tuple[AnySuite, ...]] = {
+    "dense": (DENSE,),
+    "wide": (WIDE,),
+    "window": (WINDOW,),
+    "fp8": (FP8,),
+    "sparse": SPARSE,
+}
 SUITES["all"] = tuple(suite for suites in SUITES.values() for suite in suites)
 
 
-def suite_cases(name: str, seqs: tuple[int, ...] = (), batch: int | None = None) -> list[BenchCase]:
-    """The cases of a suite, or of ``all``; ``seqs`` and ``batch`` instead of their own sizes."""
+def suite_cases(name: str, seqs: tuple[int, ...] = (), batch: int | None = None) -> list[AnyCase]:
+    """The cases of a suite, or of ``all``; ``seqs`` and ``batch`` instead of their own sizes, but for sparse ones."""
     cases = [case for suite in SUITES[name] for case in suite.cases]
     if not seqs and batch is None:
         return cases
-    resized = {}
+    resized: dict[tuple[str, str], AnyCase] = {}
     for case in cases:
+        if isinstance(case, SparseCase):
+            resized[case.suite, case.name] = case
+            continue
         for seq in seqs or (case.seq,):
             size = batch or max(1, case.batch * case.seq // seq)
             name = f"{case.name.rsplit(' S', 1)[0]} S{seq}"
@@ -151,7 +167,7 @@ def spec_cases(spec: Spec, kinds: Iterable[Kind], sizes: Iterable[tuple[int, int
     ]
 
 
-def matching(cases: Sequence[BenchCase], parts: Sequence[str]) -> list[BenchCase]:
+def matching(cases: Sequence[AnyCase], parts: Sequence[str]) -> list[AnyCase]:
     """Those whose suite and name have one of ``parts`` in them; all where there are no parts."""
     if not parts:
         return list(cases)

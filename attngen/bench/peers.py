@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -36,7 +36,7 @@ class Peer:
 
     def missing(self) -> str:
         """Why it cannot be used here, or nothing."""
-        return f"{self.module} is not installed" if self.module and not _importable(self.module) else ""
+        return missing_module(self.module)
 
     def left_out(self, kind: Kind) -> str:
         """What of a kind it computes without, for a row's note."""
@@ -64,6 +64,11 @@ def _sdpa(backend: SDPBackend | None) -> Callable[[Kind, dict[str, Any]], Call]:
         return call_backend
 
     return make
+
+
+def missing_module(module: str) -> str:
+    """Why a system that is a module cannot be used here, or nothing."""
+    return f"{module} is not installed" if module and not _importable(module) else ""
 
 
 def _importable(module: str) -> bool:
@@ -151,21 +156,39 @@ PEERS = {
 }
 
 
-def chosen(names: str) -> list[Peer]:
-    """The peers of a list such as ``sdpa,flex``; ``none`` is an empty one, ``all`` has every peer."""
+class System(Protocol):
+    """What all peers have, whatever they are called with."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def module(self) -> str: ...
+
+    def missing(self) -> str: ...
+
+
+S = TypeVar("S", bound=System)
+
+
+def chosen(names: str, systems: Mapping[str, S]) -> list[S]:
+    """The systems of a list such as ``sdpa,flex``; ``none`` is an empty one, ``all`` has every system."""
     if names.strip() in ("", "none"):
         return []
     if names.strip() == "all":
-        return list(PEERS.values())
-    peers = []
+        return list(systems.values())
+    found = []
     for name in (part.strip() for part in names.split(",")):
-        if name not in PEERS:
-            raise UsageError(f"unknown system '{name}'; {did_you_mean(name, PEERS)}")
-        peers.append(PEERS[name])
-    return list(dict.fromkeys(peers))
+        if name not in systems:
+            raise UsageError(f"unknown system '{name}'; {did_you_mean(name, systems)}")
+        found.append(systems[name])
+    return list(dict.fromkeys(found))
 
 
-def versions(peers: Sequence[Peer]) -> dict[str, str]:
+def versions(peers: Sequence[System]) -> dict[str, str]:
     """The version of each package that ``peers`` come from and that is not part of torch."""
     packages = importlib.metadata.packages_distributions()
     found = {}

@@ -11,26 +11,26 @@ from typing import Protocol
 
 import torch
 
-from attngen.bench.cases import BenchCase
+from attngen.bench.cases import AnyCase, BenchCase
 from attngen.bench.machine import ClockLog
 from attngen.bench.peers import Call, Peer, Unsupported, reset
 from attngen.bench.results import Row
+from attngen.bench.sparse import SparseInputs, SparsePeer, our_call, our_choice
+from attngen.bench.sparse_cases import GATHERED, SparseCase
 from attngen.database import Database
 from attngen.errors import one_line
-from attngen.op import KindOp, Launcher
+from attngen.op import Chosen, KindOp, Launcher
 from attngen.plan import plan_forward
 from attngen.problem import Problem
+from attngen.report.sparse import Part, part_work
 from attngen.report.work import Work, work_of
 from attngen.target import Target
 from attngen.tuner.bench import Timing
-from attngen.tuner.checks import Checks
+from attngen.tuner.checks import Checks, WrongAnswer
 
+AnyPeer = Peer | SparsePeer
 OURS = "attngen"
 MOST_TEXT = 200
-
-
-class WrongAnswer(Exception):
-    """Our kernel does not compute what it should."""
 
 
 class Timer(Protocol):
@@ -50,7 +50,7 @@ class Bench:
     log: ClockLog = field(default_factory=ClockLog)
 
 
-def measure(bench: Bench, cases: Sequence[BenchCase], peers: Sequence[Peer]) -> Iterator[list[Row]]:
+def measure(bench: Bench, cases: Sequence[AnyCase], peers: Sequence[AnyPeer]) -> Iterator[list[Row]]:
     """The rows of each case, ours first. A case that fails as a whole has rows that say why."""
     for case in cases:
         try:
@@ -59,7 +59,7 @@ def measure(bench: Bench, cases: Sequence[BenchCase], peers: Sequence[Peer]) -> 
         except Exception as error:
             rows = [
                 Row(case.suite, case.name, name, None, note=_reason(error))
-                for name in (OURS, *(peer.name for peer in peers))
+                for name in (OURS, *(peer.name for peer in peers if does(peer, case)))
             ]
         yield rows
         if bench.device == "cuda":
@@ -67,29 +67,59 @@ def measure(bench: Bench, cases: Sequence[BenchCase], peers: Sequence[Peer]) -> 
                 torch.cuda.empty_cache()
 
 
-def case_work(bench: Bench, case: BenchCase) -> Work:
+def case_work(bench: Bench, case: AnyCase) -> Work:
     """What the case must do at least."""
+    if isinstance(case, SparseCase):
+        part: Part = "gathered" if case.suite == GATHERED else "indexer"
+        return part_work(case.kind, part, case.batch, case.seq_q, case.seq_k, bench.target)
     return work_of(plan_forward(case.kind), case.batch, case.seq, case.seq, bench.target)
 
 
-def _measure_case(bench: Bench, case: BenchCase, peers: Sequence[Peer]) -> list[Row]:
-    work = case_work(bench, case)
+@dataclass(frozen=True)
+class Systems:
+    """Ours and the peers on one case: how each call is made, what peers leave out, and which config is ours."""
+
+    makers: dict[str, Callable[[], Call]]
+    notes: dict[str, str]
+    chosen: Callable[[], Chosen]
+
+
+def _forward_systems(bench: Bench, case: BenchCase, peers: Sequence[AnyPeer]) -> Systems:
     problem = Problem("forward", case.kind.digest(), case.batch, case.seq, case.seq)
     checks = Checks(case.kind, problem, bench.device)
     op = KindOp(case.spec, case.kind, bench.db)
     makers: dict[str, Callable[[], Call]] = {OURS: partial(_ours, bench, op, checks)}
-    makers |= {peer.name: partial(peer.make, case.kind, checks.inputs) for peer in peers}
+    able = [peer for peer in peers if isinstance(peer, Peer)]
+    makers |= {peer.name: partial(peer.make, case.kind, checks.inputs) for peer in able}
+    notes = {peer.name: peer.left_out(case.kind) for peer in able}
+    return Systems(makers, notes, lambda: op.config(*(checks.inputs[name] for name in "qkv")))
+
+
+def _sparse_systems(bench: Bench, case: SparseCase, peers: Sequence[AnyPeer]) -> Systems:
+    inputs = SparseInputs(case, bench.device)
+    makers: dict[str, Callable[[], Call]] = {OURS: partial(our_call, case, inputs, bench.db)}
+    able = [peer for peer in peers if isinstance(peer, SparsePeer) and does(peer, case)]
+    makers |= {peer.name: partial(peer.make, inputs) for peer in able}
+    return Systems(makers, {}, partial(our_choice, case, inputs, bench.db))
+
+
+def _measure_case(bench: Bench, case: AnyCase, peers: Sequence[AnyPeer]) -> list[Row]:
+    work = case_work(bench, case)
+    if isinstance(case, SparseCase):
+        systems = _sparse_systems(bench, case, peers)
+    else:
+        systems = _forward_systems(bench, case, peers)
+    makers, notes = systems.makers, systems.notes
     reset()
     calls, reasons = prepared(makers)
     rows = {name: Row(case.suite, case.name, name, None, note=reason) for name, reason in reasons.items()}
     start = time.monotonic()
     timings = bench.timer.race(list(calls.values()))
     clock = bench.log.median(start)
-    notes = {peer.name: peer.left_out(case.kind) for peer in peers}
     for name, timing in zip(calls, timings, strict=True):
         rows[name] = replace(_row(case, name, timing, work), note=notes.get(name, ""), sm_mhz=clock)
     with suppress(Exception):  # where there is no config, our row says why
-        chosen = op.config(*(checks.inputs[name] for name in "qkv"))
+        chosen = systems.chosen()
         rows[OURS] = replace(rows[OURS], config=chosen.config.as_dict(), provenance=chosen.provenance)
     return [rows[name] for name in makers]
 
@@ -124,7 +154,14 @@ def _ours(bench: Bench, op: KindOp, checks: Checks) -> Call:
     return lambda: op(**inputs)
 
 
-def _row(case: BenchCase, name: str, timing: Timing, work: Work) -> Row:
+def does(peer: AnyPeer, case: AnyCase) -> bool:
+    """Whether a system is one for a case's suite."""
+    if isinstance(case, SparseCase):
+        return isinstance(peer, SparsePeer) and peer.suite == case.suite
+    return isinstance(peer, Peer)
+
+
+def _row(case: AnyCase, name: str, timing: Timing, work: Work) -> Row:
     ms = timing.median_ms
     return Row(
         case.suite,

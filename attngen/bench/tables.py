@@ -22,9 +22,12 @@ TITLES = {
     "flex": "FlexAttention",
     "fa2": "FA2 (SDPA flash)",
     "sdpa": "SDPA",
+    "deep_gemm": "DeepGEMM",
+    "deep_gemm+topk": "DeepGEMM + torch.topk",
+    "flash_mla": "FlashMLA",
 }
 ORDER = tuple(TITLES)
-RATIOS = ("fa4", "fa3", "flex")  # systems that our speed is divided by
+RATIOS = ("fa4", "fa3", "flex", "deep_gemm", "deep_gemm+topk", "flash_mla")  # systems that our speed is divided by
 ROOFLINE = "-roofline.svg"  # after a results file's name: its picture
 ELSEWHEN = "\\*"  # after a figure of another run than ours
 

@@ -25,13 +25,12 @@ from attngen.cli.options import (
 )
 from attngen.cli.output import console, print_json, say, watched
 from attngen.errors import UsageError, one_line
-from attngen.spec import Spec, load_spec
+from attngen.spec import Kind, Spec, load_spec
 
 if TYPE_CHECKING:
-    from attngen.bench.cases import BenchCase
-    from attngen.bench.peers import Peer
+    from attngen.bench.cases import AnyCase, BenchCase
     from attngen.bench.results import HostRow, Row
-    from attngen.bench.run import Bench
+    from attngen.bench.run import AnyPeer, Bench
 
 STDOUT = "-"
 
@@ -40,7 +39,7 @@ STDOUT = "-"
 @click.argument("path", metavar="[SPEC]", required=False)
 @click.option(
     "--suite",
-    type=click.Choice(["dense", "wide", "window", "fp8", "all"]),
+    type=click.Choice(["dense", "wide", "window", "fp8", "sparse", "all"]),
     help="Cases that peers publish, not a spec's.",
 )
 @click.option(
@@ -48,10 +47,10 @@ STDOUT = "-"
 )
 @click.option(
     "--against",
-    default="sdpa,cudnn,flex,fa3,fa4",
-    show_default=True,
+    default="sdpa,cudnn,flex,fa3,fa4,deep_gemm,deep_gemm+topk,flash_mla",
     metavar="LIST",
-    help="Systems to measure beside: sdpa, cudnn, fa2, flex, fa3, fa4; or all, or none.",
+    help="Systems to measure beside: sdpa, cudnn, fa2, flex, fa3, fa4, deep_gemm, deep_gemm+topk, flash_mla; or all, "
+    "or none. [all but fa2]",
 )
 @click.option("--host", is_flag=True, help="Also what a call costs the host, and how long a first call takes.")
 @click.option("--tune", "minutes", type=Positive(), metavar="M", help="Tune first, M minutes in all.")
@@ -87,18 +86,21 @@ def command(
     Exit status 1 if one of ours could not run or gave a wrong answer.
     """
     if (path is None) == (suite is None):
-        raise UsageError("give either a SPEC or --suite dense, wide, window, fp8 or all")
+        raise UsageError("give either a SPEC or --suite dense, wide, window, fp8, sparse or all")
     spec = None if path is None else load_spec(path)
     from attngen.bench import peers as peers_module
-    from attngen.bench.cases import matching
+    from attngen.bench.cases import BenchCase, matching
     from attngen.bench.host import measure_host
     from attngen.bench.machine import clocks, hardware, limits
     from attngen.bench.results import Run, as_json
+    from attngen.bench.run import does
+    from attngen.bench.sparse import SPARSE_PEERS
     from attngen.cli.bench_rows import print_host
     from attngen.database import current_versions
 
-    peers = peers_module.chosen(against)
     cases = matching(_cases(spec, suite, kind, seqs, batch), parts)
+    systems: dict[str, AnyPeer] = {**peers_module.PEERS, **SPARSE_PEERS}
+    peers = [peer for peer in peers_module.chosen(against, systems) if any(does(peer, case) for case in cases)]
     bench, device = gpu_bench(db)
     writers = _writers(json_file, merge_file, bench.target.name, device)
     missing = {peer.name: reason for peer in peers if (reason := peer.missing())}
@@ -124,9 +126,11 @@ def command(
     say_table = json_file != STDOUT
     with bench.log:
         rows = _measure(bench, cases, present, say_table, watched(quiet), lambda rows: save(rows, []))
-    hosts = measure_host(bench, present) if host else []
+    forward = [case for case in cases if isinstance(case, BenchCase)]
+    hosts = measure_host(bench, [peer for peer in present if isinstance(peer, peers_module.Peer)]) if host else []
+    if hosts and forward:
+        hosts = [_with_first_calls(hosts[0], spec, forward[0], db), *hosts[1:]]
     if hosts:
-        hosts = [_with_first_calls(hosts[0], spec, cases[0], db), *hosts[1:]]
         save(rows, hosts)
     if say_table:
         print_host(hosts)
@@ -163,12 +167,12 @@ def gpu_bench(db: str | None) -> tuple[Bench, str]:
 
 def _cases(
     spec: Spec | None, suite: str | None, kind: str | None, seqs: tuple[int, ...], batch: int | None
-) -> list[BenchCase]:
+) -> list[AnyCase]:
     from attngen.bench.cases import spec_cases, suite_cases
 
     if spec is not None:
         sizes = [(default_batch(seq, batch), seq) for seq in seqs or (USUAL_SEQ,)]
-        return spec_cases(spec, chosen_kinds(spec, kind), sizes)
+        return [*spec_cases(spec, chosen_kinds(spec, kind), sizes)]
     if kind is not None:
         raise UsageError("--kind is for a SPEC; a suite has kinds of its own")
     assert suite is not None
@@ -204,12 +208,12 @@ def _merge(file: Path, old: dict[str, Any], values: dict[str, Any]) -> None:
     write(file, merged(old, values))
 
 
-def _tune(cases: list[BenchCase], bench: Bench, minutes: float, show: bool) -> list[str]:
+def _tune(cases: list[AnyCase], bench: Bench, minutes: float, show: bool) -> list[str]:
     """Tune every case, each for its share of the time; what went wrong, for untuned kernels can be measured too."""
     from attngen.cli.tune import search
     from attngen.database import open_database
 
-    problems = [(case.spec, case.kind, case.batch, case.seq) for case in cases]
+    problems = list(dict.fromkeys(_problem(case) for case in cases))
     faults: list[str] = []
 
     def failed(problem: str, error: Exception) -> None:
@@ -219,10 +223,18 @@ def _tune(cases: list[BenchCase], bench: Bench, minutes: float, show: bool) -> l
     return faults
 
 
+def _problem(case: AnyCase) -> tuple[str, Kind, int, int, int]:
+    """What is tuned for a case: the spec's name, the kind, and the sizes."""
+    from attngen.bench.sparse_cases import SparseCase
+
+    seq_q, seq_k = (case.seq_q, case.seq_k) if isinstance(case, SparseCase) else (case.seq, case.seq)
+    return case.spec, case.kind, case.batch, seq_q, seq_k
+
+
 def _measure(
     bench: Bench,
-    cases: list[BenchCase],
-    peers: list[Peer],
+    cases: list[AnyCase],
+    peers: list[AnyPeer],
     print_rows: bool,
     show: bool,
     save: Callable[[list[Row]], None],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attngen.bench.cases import BenchCase
+from attngen.bench.cases import AnyCase
 from attngen.bench.results import HostRow, Row
 from attngen.cli.output import print_table, say
 from attngen.report.quantities import digits, duration
@@ -10,7 +10,7 @@ from attngen.report.work import Work, floor_in_words
 from attngen.target import Target
 
 
-def print_case(case: BenchCase, rows: list[Row], work: Work | None, target: Target) -> None:
+def print_case(case: AnyCase, rows: list[Row], work: Work | None, target: Target) -> None:
     """One case: a line for each system, its share of the chip's limit, and how many times its speed ours is."""
     ours = next((row.ms for row in rows if row.system == "attngen"), None)
     columns = ["system", "time", "spread", "TFLOP/s", "GB/s", "roofline", "our speed", ""]
@@ -28,7 +28,7 @@ def print_case(case: BenchCase, rows: list[Row], work: Work | None, target: Targ
         for row in rows
     ]
     clock = next((f"; SM clock {row.sm_mhz:.0f} MHz" for row in rows if row.sm_mhz), "")
-    say(f"{case.name}: batch {case.batch}, {case.seq} x {case.seq}", "bold")
+    say(f"{case.name}: {case.sizes}", "bold")
     if work is not None:
         say(f"{floor_in_words(work, target)}{clock}")
     print_table(columns, lines, right=columns[1:7], wide=[""])

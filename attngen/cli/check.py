@@ -30,10 +30,11 @@ def command(path: str, as_json: bool) -> None:
 
 def not_generated(kind: Kind) -> str:
     """Why no kernel can be made of a valid kind yet, or nothing."""
-    from attngen.plan import plan_forward
+    from attngen.plan.kernels import plans_of
+    from attngen.target import get_target
 
     try:
-        plan_forward(kind)
+        plans_of(kind, get_target("h100"))
     except NotGeneratedError as error:
         return str(error).split(";")[0]
     return ""

@@ -69,6 +69,7 @@ def command(
 
 def _print_kind(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> None:
     from attngen.plan import plan_forward
+    from attngen.plan.kernels import selects_keys
     from attngen.plan.space import why_not_hopper
     from attngen.plan.space.common import why_no_kernel
     from attngen.report.arguments import OPTIONAL, needed
@@ -89,13 +90,20 @@ def _print_kind(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> None:
         out.print(line)
     if drawing.assumed:
         say(f"drawn as if: {', '.join(drawing.assumed)}")
-    if left_out:
-        say(f"not generated yet: {', '.join(left_out)}; picture and figures are without", "yellow")
+    selects = selects_keys(kind)
+    if selects:
+        say("drawn without the selection, which a call decides")
+    if waiting := [name for name in left_out if not (selects and name == "select")]:
+        say(f"not generated yet: {', '.join(waiting)}; picture and figures are without", "yellow")
     say()
     _print_work(plan, *sizes[0], target)
     if len(sizes) > 1:
         say()
         _print_floors(plan, sizes, target)
+    if selects:
+        say("\nthe least that a prefill takes, part by part, and dense attention, as above, beside it:")
+        _print_costs(kind, sizes, target)
+        return
     say("\nkeys that a tile of queries, first to last, goes over:")
     for sentence in loops_in_words(plan):
         say(f"  {sentence}")
@@ -154,10 +162,31 @@ def _print_floors(plan: Any, sizes: Sizes, target: Target) -> None:
     print_table(columns, rows, right=columns[:5])
 
 
+def _print_costs(kind: Kind, sizes: Sizes, target: Target) -> None:
+    """A line for each length: indexer, selection and attention over lists against dense attention."""
+    from attngen.report.sparse import sparse_costs
+
+    columns = ["B x S", "indexer", "selection", "attention", "in all", "dense", "dense / sparse"]
+    rows = [
+        [
+            f"{cost.batch} x {cost.seq}",
+            *(
+                duration(ms) if ms else "-"
+                for ms in (cost.indexer_ms, cost.select_ms, cost.gathered_ms, cost.total_ms, cost.dense_ms)
+            ),
+            f"{cost.dense_ms / cost.total_ms:.2f}",
+        ]
+        for cost in sparse_costs(kind, sizes, target)
+    ]
+    print_table(columns, rows, right=columns)
+
+
 def _values(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> dict[str, Any]:
     from attngen.plan import plan_forward
+    from attngen.plan.kernels import selects_keys
     from attngen.report.arguments import needed
     from attngen.report.loops import loops_in_words
+    from attngen.report.sparse import sparse_costs
     from attngen.report.work import work_of
 
     known, left_out = decided(kind)
@@ -165,9 +194,13 @@ def _values(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> dict[str, A
     lengths = [
         {"batch": batch, "seq": seq, "work": work_of(plan, batch, seq, seq, target).as_dict()} for batch, seq in sizes
     ]
+    costs = {}
+    if selects_keys(kind):
+        costs["sparse"] = [cost.as_dict() for cost in sparse_costs(kind, sizes, target)]
     return {
         **layers.kind_values(spec, kind),
         **lengths[0],
+        **costs,
         "lengths": lengths,
         "target": target.name,
         "left_out": list(left_out),

@@ -206,7 +206,7 @@ def _tune(job: Job, trials: int | None, minutes: float | None) -> bool:
     _step(job, 3, f"tune: {how}, at {job.batch} x {job.seq} x {job.seq}")
     if trials is None and minutes is None:
         trials, minutes = (None, GPU_MINUTES) if job.on_gpu else (MODEL_TRIALS, None)
-    problems = [(job.spec.name, kind, job.batch, job.seq) for kind in job.spec.kinds]
+    problems = [(job.spec.name, kind, job.batch, job.seq, job.seq) for kind in job.spec.kinds]
     results = search(problems, job.target, _database(job), trials=trials, minutes=minutes, show=job.show)
     if job.speak:
         for kind, result in results:

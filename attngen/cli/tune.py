@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 @click.option("--workers", type=Whole(1, 256), metavar="N", help="Processes that compile. [a core each]")
 @kind_option
 @seqs_option(str(USUAL_SEQ))
+@click.option(
+    "--queries", type=Whole(1, 1 << 30), metavar="N", help="Queries, the last of each sequence. [as many as keys]"
+)
 @batch_option
 @db_option
 @json_option
@@ -68,6 +71,7 @@ def command(
     workers: int | None,
     kind: str | None,
     seqs: tuple[int, ...],
+    queries: int | None,
     batch: int | None,
     db: str | None,
     as_json: bool,
@@ -82,7 +86,7 @@ def command(
     spec = load_spec(path)
     gpu = resolve_target(target)
     problems = [
-        (spec.name, one, default_batch(seq, batch), seq)
+        (spec.name, one, default_batch(seq, batch), queries or seq, seq)
         for one in chosen_kinds(spec, kind)
         for seq in seqs or (USUAL_SEQ,)
     ]
@@ -105,7 +109,7 @@ def command(
 
 
 def search(
-    problems: list[tuple[str, Kind, int, int]],
+    problems: list[tuple[str, Kind, int, int, int]],
     target: Target,
     db: Database,
     *,
@@ -116,23 +120,24 @@ def search(
     show: bool = False,
     failed: Callable[[str, Exception], None] | None = None,
 ) -> list[tuple[Kind, TuningResult]]:
-    """Tune each (spec name, kind, batch, length) in turn, with the same processes; ``minutes`` are shared.
+    """Tune each kernel of each (spec name, kind, batch, queries, keys) in turn, with the same processes.
+
+    ``minutes`` are shared.
 
     ``failed`` is told of a problem that could not be tuned, and the next goes on; without it the error ends all.
     """
-    from attngen.plan import plan_forward
+    from attngen.plan.kernels import plans_of
     from attngen.problem import Problem
     from attngen.tuner import Team, progress_bar, sweep, tune
 
-    plans = [plan_forward(kind) for _, kind, _, _ in problems]
+    jobs = [(*problem, plan) for problem in problems for plan in plans_of(problem[1], target)]
     end = None if minutes is None else time.monotonic() + 60 * minutes
     results = []
     with Team(workers) as team:
-        for n, (spec, kind, batch, seq) in enumerate(problems):
-            plan = plans[n]
-            problem = Problem(plan.kernel, kind.digest(), batch, seq, seq)
-            share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(problems) - n)
-            title = f"{kind.name}, {batch} x {seq} x {seq}"
+        for n, (spec, kind, batch, seq_q, seq_k, plan) in enumerate(jobs):
+            problem = Problem(plan.kernel, kind.digest(), batch, seq_q, seq_k)
+            share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(jobs) - n)
+            title = f"{titled(kind, plan.kernel)}, {batch} x {seq_q} x {seq_k}"
             try:
                 with progress_bar(title, console(stderr=True)) if show else nullcontext() as report:
                     if exhaustive:
@@ -158,6 +163,11 @@ def search(
     return results
 
 
+def titled(kind: Kind, kernel: str) -> str:
+    """A kind, and which of its kernels where it has several."""
+    return kind.name if kernel == "forward" else f"{kind.name} {kernel}"
+
+
 def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> None:
     """A line for each problem: how long the best config takes, and how much that is better than the default's."""
     columns = ["kind", "B x Sq x Sk", "time", "default", "gain", "tried", "known", "of", "failed", "config"]
@@ -166,7 +176,7 @@ def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> N
         p = result.problem
         rows.append(
             [
-                kind.name,
+                titled(kind, p.kernel),
                 f"{p.batch} x {p.seq_q} x {p.seq_k}",
                 "-" if result.best is None else duration(result.best.median_ms),
                 "-" if result.default is None else duration(result.default.median_ms),
@@ -188,6 +198,7 @@ def result_values(kind: Kind, result: TuningResult) -> dict:
     p = result.problem
     return {
         "kind": kind.name,
+        "kernel": p.kernel,
         "batch": p.batch,
         "seq_q": p.seq_q,
         "seq_k": p.seq_k,

@@ -13,10 +13,13 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, NotGeneratedError, did_you_mean
+from attngen.op.backward import without_backward
 from attngen.op.checks import check_tensor, ordered_keywords
 from attngen.op.choose import Chooser, Chosen, target_here
 from attngen.op.register import operator, operator_name
+from attngen.op.sparse import SparseOp
 from attngen.plan import ForwardPlan, plan_forward
+from attngen.plan.kernels import selects_keys
 from attngen.problem import Problem
 from attngen.source import render
 from attngen.spec import load_spec
@@ -47,7 +50,7 @@ class Attention:
 
     def __init__(self, spec: Spec, db: Database_ = None) -> None:
         self.spec = spec
-        self.kinds: dict[str, KindOp] = {kind.name: KindOp(spec.name, kind, db) for kind in spec.kinds}
+        self.kinds: dict[str, KindOp | SparseOp] = {kind.name: make_op(spec.name, kind, db) for kind in spec.kinds}
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -58,16 +61,17 @@ class Attention:
         self,
         q: torch.Tensor,
         k: torch.Tensor,
-        v: torch.Tensor,
+        v: torch.Tensor | None = None,
         *,
         layer: int,
         return_lse: bool = False,
         **keywords: Any,
     ) -> Any:
-        """Attention of one layer; as ``KindOp.__call__``."""
-        return self.op(layer)(q, k, v, return_lse=return_lse, **keywords)
+        """Attention of one layer; as ``KindOp.__call__``, or ``SparseOp.__call__`` where its kind selects keys."""
+        op: Any = self.op(layer)
+        return op(q, k, v, return_lse=return_lse, **keywords)
 
-    def op(self, layer: int) -> KindOp:
+    def op(self, layer: int) -> KindOp | SparseOp:
         """The op of a layer's kind."""
         count = len(self.layers)
         if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
@@ -77,14 +81,14 @@ class Attention:
             raise CallError(f"layer {layer} of '{self.spec.name}' is external: it is not attention and has no op")
         return self.kinds[name]
 
-    def __getitem__(self, kind: str) -> KindOp:
+    def __getitem__(self, kind: str) -> KindOp | SparseOp:
         """The op of a kind by name, for names that Python does not take as attributes: ``attn["global"]``."""
         if kind not in self.kinds:
             raise CallError(f"'{self.spec.name}' has no kind '{kind}'; {did_you_mean(kind, self.kinds)}")
         return self.kinds[kind]
 
-    def __getattr__(self, name: str) -> KindOp:
-        kinds: Mapping[str, KindOp] = self.__dict__.get("kinds", {})
+    def __getattr__(self, name: str) -> KindOp | SparseOp:
+        kinds: Mapping[str, KindOp | SparseOp] = self.__dict__.get("kinds", {})
         if name in kinds:
             return kinds[name]
         raise AttributeError(f"'{self.__dict__['spec'].name}' has no kind '{name}'; {did_you_mean(name, kinds)}")
@@ -94,6 +98,11 @@ class Attention:
 
     def __repr__(self) -> str:
         return f"<attngen.Attention {self.spec.name}: {len(self.layers)} layers, kinds {', '.join(self.kinds)}>"
+
+
+def make_op(spec: str, kind: Kind, db: Database_ = None) -> KindOp | SparseOp:
+    """The op of a kind: of one that selects keys by their scores, attention over lists."""
+    return SparseOp(spec, kind, db) if selects_keys(kind) else KindOp(spec, kind, db)
 
 
 class KindOp:
@@ -139,10 +148,7 @@ class KindOp:
         extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
         for name, tensor in (("q", q), ("k", k), ("v", v)):
             check_tensor(name, tensor)
-        if torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in (q, k, v, *extras)):
-            out, lse = _Forward.apply(self.operator, self.kind.name, q, k, v, *extras)
-        else:
-            out, lse = self.operator(q, k, v, *extras)
+        out, lse = without_backward(self.operator, self.kind.name, q, k, v, *extras)
         return (out, lse) if return_lse else out
 
     def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
@@ -158,19 +164,3 @@ class KindOp:
 
     def __repr__(self) -> str:
         return f"<attngen op {self._spec}.{self.kind.name}>"
-
-
-class _Forward(torch.autograd.Function):
-    """Lets a forward pass run where gradients are recorded, and says clearly that they stop here."""
-
-    @staticmethod
-    def forward(ctx: Any, call: Callable, kind: str, *tensors: Any) -> Any:
-        ctx.kind = kind
-        return call(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
-        raise NotGeneratedError(
-            f"kind '{ctx.kind}': the backward pass is not generated yet; "
-            "call it under torch.no_grad() or torch.inference_mode()"
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,3 +70,9 @@ class Bound:
             self.compiled = self.function[(self._grid,)](*arguments, **options)
         described = [n for n, value in enumerate(self._values) if isinstance(value, Descriptor)]
         self._direct = direct_launch(self.compiled, self._grid, [*self._values, *self._constants.values()], described)
+
+
+def compiled_of(bounds: Iterable[Bound | None]) -> list[tuple[str, Any]]:
+    """What Triton has compiled for launches so far, one a specialisation, each with its text's digest."""
+    made = {one.compiled.hash: (one.source.digest, one.compiled) for one in bounds if one and one.compiled is not None}
+    return list(made.values())

@@ -11,8 +11,8 @@ import triton
 
 from attngen.config import Config
 from attngen.database import Database, open_database
+from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
-from attngen.plan.forward import ForwardPlan
 from attngen.plan.space import default_config, feasible
 from attngen.problem import Problem
 from attngen.source import template_digest
@@ -32,7 +32,7 @@ class Chosen:
 class Chooser:
     """Looks configs up for one plan; remembers the answer of every bucket."""
 
-    def __init__(self, plan: ForwardPlan, db: Database | str | None = None) -> None:
+    def __init__(self, plan: Plan, db: Database | str | None = None) -> None:
         self.plan = plan
         self._db = db
         self._chosen: dict[tuple[Problem, bool, bool], Chosen] = {}
@@ -51,6 +51,15 @@ class Chooser:
 
         chosen = self._chosen.get(key)
         if chosen is None:
+            chosen = self._chosen[key] = self.look_up(key[0], target_here(), able)
+        return chosen
+
+    def at(self, problem: Problem, *, gluon: bool = True) -> Chosen:
+        """The choice for a problem's bucket; without ``gluon``, among schedules that take tensors laid out anyhow."""
+        key = (problem.bucket(), True, gluon)
+        chosen = self._chosen.get(key)
+        if chosen is None:
+            able = (lambda config: True) if gluon else (lambda config: not is_gluon(config))
             chosen = self._chosen[key] = self.look_up(key[0], target_here(), able)
         return chosen
 

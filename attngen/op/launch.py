@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -24,6 +24,7 @@ with suppress(ImportError):  # what kernels for Hopper import: now, and not in a
     import triton.experimental.gluon.nvidia.hopper  # noqa: F401
 
 MAX_KEPT_SHAPES = 4096  # prepared launches of one op
+Held = TypeVar("Held")
 
 
 def signature_of(tensors: Sequence[Any]) -> tuple:
@@ -40,10 +41,10 @@ def signature_of(tensors: Sequence[Any]) -> tuple:
     return tuple(key)
 
 
-class Kept(dict[tuple, "Prepared"]):
+class Kept(dict[tuple, Held]):
     """Prepared launches by signature; all are forgotten when there are too many."""
 
-    def keep(self, key: tuple, prepared: Prepared) -> Prepared:
+    def keep(self, key: tuple, prepared: Held) -> Held:
         if len(self) >= MAX_KEPT_SHAPES:
             self.clear()
         self[key] = prepared
@@ -63,7 +64,7 @@ class Launcher:
         self.source = render(plan, config)
         self.function = load_source(self.source)
         self.tickets = Tickets()
-        self._kept = Kept()
+        self._kept: Kept[Prepared] = Kept()
 
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **keywords: Any

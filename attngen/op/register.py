@@ -62,7 +62,7 @@ class Implementation:
         self.chooser = chooser
         self._keywords = keywords_of(plan)
         self._launchers: dict[Any, Launcher] = {}
-        self._kept = Kept()
+        self._kept: Kept[Prepared] = Kept()
 
     def choose_with(self, chooser: Chooser) -> None:
         if chooser is not self.chooser:

@@ -8,7 +8,7 @@ import torch
 
 from attngen.config import Config
 from attngen.errors import CallError
-from attngen.op.bound import Bound
+from attngen.op.bound import Bound, compiled_of
 from attngen.op.launch import MAX_KEPT_SHAPES, signature_of
 from attngen.plan.select import ALIGNED, SelectPlan, most_programs, scratch_elements
 from attngen.source import render
@@ -59,8 +59,7 @@ class SelectLauncher:
 
     def compiled(self) -> list[tuple[str, Any]]:
         """What Triton has compiled for the calls so far, one a specialisation, each with its text's digest."""
-        made = [p.bound.compiled for p in self._kept.values() if p.bound is not None and p.bound.compiled is not None]
-        return list({one.hash: (self.source.digest, one) for one in made}.values())
+        return compiled_of(prepared.bound for prepared in self._kept.values())
 
     def _check(self, logits: torch.Tensor, key_first: torch.Tensor, key_end: torch.Tensor) -> None:
         """CallError for what the kernel cannot take."""

@@ -2,6 +2,15 @@
 
 from attngen.plan.base import Plan
 from attngen.plan.forward import ForwardPlan, plan_forward
+from attngen.plan.gathered import GatheredPlan, plan_gathered
 from attngen.plan.select import SelectPlan, plan_select
 
-__all__ = ["ForwardPlan", "Plan", "SelectPlan", "plan_forward", "plan_select"]
+__all__ = [
+    "ForwardPlan",
+    "GatheredPlan",
+    "Plan",
+    "SelectPlan",
+    "plan_forward",
+    "plan_gathered",
+    "plan_select",
+]

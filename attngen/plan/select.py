@@ -42,13 +42,14 @@ class SelectPlan:
         return self.top_k - self.first - self.last
 
 
-def plan_select(kind: Kind, *, logits: Logits = "float32", first: int = 0, last: int = 0) -> SelectPlan:
+def plan_select(kind: Kind, *, logits: Logits = "float32") -> SelectPlan:
     """The plan of the selection that ``kind`` asks for; NotGeneratedError for what is not generated."""
-    top_k = None if kind.select is None else kind.select.top_k
-    if top_k is None:
+    select = kind.select
+    if select is None or select.top_k is None:
         raise NotGeneratedError(
             f"kind '{kind.name}' has no 'select: {{top_k: ...}}', so no keys are selected one by one"
         )
+    top_k, first, last = select.top_k, select.first, select.last
     if not 1 <= top_k <= MOST_SELECTED:
         raise NotGeneratedError(f"kind '{kind.name}': top_k {top_k}; 1 to {MOST_SELECTED} are generated")
     if logits not in ("float32", "bfloat16"):

@@ -19,7 +19,10 @@ from attngen.plan.forward import ForwardPlan
 from attngen.problem import next_power_of_two
 from attngen.resources import cache_dir, resource_dir
 from attngen.source.context import forward_context
+from attngen.source.gathered import gathered_context
+from attngen.source.indexer import indexer_context
 from attngen.source.layout import laid_out
+from attngen.source.quantise import quantise_context
 from attngen.source.select import select_context
 from attngen.source.text import assignment, call, decorator, fold, tidy
 from attngen.source.types import NOTHING
@@ -31,10 +34,16 @@ TEMPLATES = {  # of each kernel's schedules
         "hopper": "forward_hopper.py.j2",
         "hopper_window": "forward_hopper_window.py.j2",
     },
+    "gathered": {"portable": "gathered_portable.py.j2", "hopper": "gathered_hopper.py.j2"},
+    "indexer": {"portable": "indexer_portable.py.j2", "hopper": "indexer_hopper.py.j2"},
+    "quantise": {"portable": "quantise.py.j2"},
     "select": {"portable": "select_portable.py.j2", "hopper": "select_hopper.py.j2"},
 }
 CONTEXTS: dict[str, Callable[[Any, Config], dict[str, Any]]] = {  # by kernel
     "forward": forward_context,
+    "gathered": gathered_context,
+    "indexer": indexer_context,
+    "quantise": quantise_context,
     "select": select_context,
 }
 TURNING = "turn_values.py.j2"

@@ -123,7 +123,7 @@ def read_blocks(node: Node) -> Blocks | None:
 def read_select(node: Node) -> Select | None:
     if is_null(node):
         return None
-    parts = fields(node, "select", SELECT_EXAMPLE, ("top_k", "indexer", "blocks"))
+    parts = fields(node, "select", SELECT_EXAMPLE, ("top_k", "indexer", "first", "last", "blocks"))
     if "blocks" in parts:
         if len(parts) > 1:
             other = next(name for name in parts if name != "blocks")
@@ -137,14 +137,19 @@ def read_select(node: Node) -> Select | None:
         return Select(blocks=BlockSelect(size, top_k))
     if "top_k" not in parts:
         raise node.place.error("select has neither 'top_k' nor 'blocks'", f"{SELECT_EXAMPLE} would be right")
-    return Select(whole(parts["top_k"], "select.top_k"), read_indexer(parts["indexer"]) if "indexer" in parts else None)
+    top_k = whole(parts["top_k"], "select.top_k")
+    first, last = (whole(parts[name], f"select.{name}", 0, top_k) if name in parts else 0 for name in ("first", "last"))
+    if first + last > top_k:
+        problem = f"select.first and select.last are {first + last} keys, more than select.top_k {top_k}"
+        raise parts["last"].place.error(problem, "they count among its keys")
+    return Select(top_k, read_indexer(parts["indexer"]) if "indexer" in parts else None, first, last)
 
 
 def read_indexer(node: Node) -> Indexer | None:
     if is_null(node):
         return None
     example = "{heads: 64, head_dim: 128}"
-    allowed = ("heads", "head_dim", "dtype", "scale")
+    allowed = ("heads", "head_dim", "dtype", "scale", "hadamard")
     parts = fields(node, "indexer", example, allowed, ("heads", "head_dim"))
     heads = whole(parts["heads"], "indexer.heads", 1, MAX_HEADS)
     head_dim = whole(parts["head_dim"], "indexer.head_dim", MIN_HEAD_DIM, MAX_HEAD_DIM)
@@ -162,7 +167,11 @@ def read_indexer(node: Node) -> Indexer | None:
         formats = ("float32", "ue8m0")
         format = choice(inside["format"], "indexer.scale.format", formats) if "format" in inside else formats[0]
         scale = IndexerScale(block, cast(Any, format))
-    return Indexer(heads, head_dim, cast(Any, dtype), scale)
+    hadamard = "hadamard" in parts and flag(parts["hadamard"], "indexer.hadamard")
+    if hadamard and head_dim & (head_dim - 1):
+        problem = f"indexer.hadamard rotates powers of two, and indexer.head_dim is {head_dim}"
+        raise parts["hadamard"].place.error(problem, "hadamard: false, or a head_dim of 32, 64 or 128 would be right")
+    return Indexer(heads, head_dim, cast(Any, dtype), scale, hadamard)
 
 
 def read_latent(node: Node) -> Latent | None:

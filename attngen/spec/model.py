@@ -74,6 +74,7 @@ class Indexer:
     head_dim: int
     dtype: Literal["float8_e4m3", "bfloat16", "float16"] = "float8_e4m3"
     scale: IndexerScale | None = None
+    hadamard: bool = False  # queries and keys are rotated before they are quantised
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,15 @@ class BlockSelect:
 
 @dataclass(frozen=True)
 class Select:
-    """Keys chosen for each query: the ``top_k`` of an indexer, or the top blocks."""
+    """Keys chosen for each query: the ``top_k`` of an indexer, or the top blocks.
+
+    ``first`` and ``last`` of the keys that a query may see are always among its ``top_k``.
+    """
 
     top_k: int | None = None
     indexer: Indexer | None = None
+    first: int = 0
+    last: int = 0
     blocks: BlockSelect | None = None
 
 

@@ -93,14 +93,16 @@ def write_window(window: Window) -> dict[str, Any]:
 def write_select(select: Select) -> dict[str, Any]:
     if select.blocks is not None:
         return {"blocks": {"size": select.blocks.size, "top_k": select.blocks.top_k}}
+    forced = {name: count for name, count in (("first", select.first), ("last", select.last)) if count}
     if select.indexer is None:
-        return {"top_k": select.top_k}
-    return {"top_k": select.top_k, "indexer": write_indexer(select.indexer)}
+        return {"top_k": select.top_k, **forced}
+    return {"top_k": select.top_k, **forced, "indexer": write_indexer(select.indexer)}
 
 
 def write_indexer(indexer: Indexer) -> dict[str, Any]:
     scale = {"scale": vars(indexer.scale)} if indexer.scale else {}
-    return {"heads": indexer.heads, "head_dim": indexer.head_dim, "dtype": indexer.dtype, **scale}
+    hadamard = {"hadamard": True} if indexer.hadamard else {}
+    return {"heads": indexer.heads, "head_dim": indexer.head_dim, "dtype": indexer.dtype, **scale, **hadamard}
 
 
 def plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from attngen.database import Database
-from attngen.plan.forward import ForwardPlan
+from attngen.plan import Plan
 from attngen.problem import Problem
 from attngen.target import Target
 from attngen.tuner.loop import Limits, run
@@ -15,7 +15,7 @@ DEFAULT_TRIALS = 100
 
 
 def tune(
-    plan: ForwardPlan,
+    plan: Plan,
     problem: Problem,
     target: Target,
     db: Database,
@@ -43,7 +43,7 @@ def tune(
 
 
 def sweep(
-    plan: ForwardPlan,
+    plan: Plan,
     problem: Problem,
     target: Target,
     db: Database,

@@ -36,6 +36,10 @@ class Answer:
     batches: slice
 
 
+class WrongAnswer(Exception):
+    """A kernel does not compute what it should."""
+
+
 class Checks:
     """Inputs at the problem's own sizes and at small ragged ones, with the reference's answers."""
 

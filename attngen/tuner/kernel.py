@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attngen.config import Config
-from attngen.plan.forward import ForwardPlan
+from attngen.plan import Plan
 from attngen.problem import Problem
 from attngen.target import Target
 from attngen.tuner.bench import Compiled, Failure, Kernel, Timing
@@ -14,9 +14,9 @@ from attngen.tuner.bench import Compiled, Failure, Kernel, Timing
 
 @dataclass
 class KernelBench:
-    """One forward kernel at one problem. Only plain values travel between processes; the rest is made on arrival."""
+    """One kernel at one problem. Only plain values travel between processes; the rest is made on arrival."""
 
-    plan: ForwardPlan
+    plan: Plan
     problem: Problem
     target: Target
 
@@ -38,20 +38,19 @@ class KernelBench:
     def prepare(self) -> None:
         import torch
 
-        from attngen.tuner.checks import Checks
         from attngen.tuner.timing import Timer
 
         torch.cuda.empty_cache()  # what the problem before left
-        self._state = (Checks(self.plan.kind, self.problem), Timer())
+        self._state = (checks_of(self.plan, self.problem), Timer())
 
     def measure(self, config: Config, best_ms: float | None) -> Timing:
         from triton.runtime.errors import OutOfResources
 
-        from attngen.op.launch import Launcher
+        from attngen.op.kernels import launcher_of
 
         checks, timer = self._state
         try:
-            launcher = Launcher(self.plan, config)
+            launcher = launcher_of(self.plan, config)
             wrong = checks.find_fault(launcher)
             if wrong:
                 raise Failure("wrong", wrong)
@@ -60,17 +59,17 @@ class KernelBench:
             raise Failure("too_large", str(error)) from error
 
     def race(self, configs: list[Config]) -> list[Timing]:
-        from attngen.op.launch import Launcher
+        from attngen.op.kernels import launcher_of
 
         checks, timer = self._state
-        launchers = [Launcher(self.plan, config) for config in configs]
+        launchers = [launcher_of(self.plan, config) for config in configs]
         return timer.race([lambda launcher=launcher: launcher(**checks.inputs) for launcher in launchers])
 
     def kernels(self, config: Config) -> list[Kernel]:
         from attngen.op.compiled import compiled_files
-        from attngen.op.launch import Launcher
+        from attngen.op.kernels import launcher_of
 
-        launcher = Launcher(self.plan, config)
+        launcher = launcher_of(self.plan, config)
         launcher(**self._state[0].inputs)
         return [Kernel(source, one.hash, compiled_files(one)) for source, one in launcher.compiled()]
 
@@ -80,3 +79,11 @@ class KernelBench:
 
             torch.cuda.synchronize()
         return True
+
+
+def checks_of(plan: Plan, problem: Problem, device: str = "cuda") -> Any:
+    """Inputs of a kernel's problem, and ``find_fault``, which says what is wrong with a candidate's answers."""
+    from attngen.tuner.checks import Checks
+    from attngen.tuner.sparse_checks import CHECKS
+
+    return CHECKS[plan.kernel](plan, problem, device) if plan.kernel in CHECKS else Checks(plan.kind, problem, device)

@@ -11,6 +11,8 @@ from attngen.config import Config
 from attngen.database import Versions, current_versions
 from attngen.database.ranking import Templates, no_templates
 from attngen.database.trial import Origin
+from attngen.errors import UsageError
+from attngen.plan import Plan
 from attngen.plan.forward import ForwardPlan
 from attngen.problem import Problem
 from attngen.target import Target, detect
@@ -39,14 +41,23 @@ class Task:
     versions: Versions = field(default_factory=Versions)
 
 
-def task_for(plan: ForwardPlan, problem: Problem, target: Target, *, spec: str = "") -> Task:
-    """The job of tuning a forward kernel: measured where this machine has that GPU, else by the cost model."""
+def task_for(plan: Plan, problem: Problem, target: Target, *, spec: str = "") -> Task:
+    """The job of tuning a kernel: measured where this machine has that GPU, else by the cost model, which knows the
+    forward kernel alone: UsageError for others."""
     from attngen.plan.space import default_config, enumerate_configs, forward_space
     from attngen.source import template_digest
     from attngen.tuner.kernel import KernelBench
 
     here = detect()
     measured = here is not None and here.name == target.name
+    if isinstance(plan, ForwardPlan):
+        estimate = partial(estimate_ms, plan, problem=problem, target=target)
+    elif measured:
+        estimate = partial(_rank, default_config(plan, target, problem))
+    else:
+        raise UsageError(
+            f"the cost model knows the forward kernel; the {plan.kernel} kernel is tuned on a {target.name}"
+        )
     return Task(
         problem=problem,
         target=target,
@@ -55,7 +66,7 @@ def task_for(plan: ForwardPlan, problem: Problem, target: Target, *, spec: str =
         default=default_config(plan, target, problem),
         bench=KernelBench(plan, problem, target),
         source="measured" if measured else "model",
-        estimate=lambda config, compiled: estimate_ms(plan, config, problem, target, compiled),
+        estimate=lambda config, compiled: estimate(config=config, compiled=compiled),
         spec=spec,
         kind=plan.kind.name,
         description=describe(plan, problem),
@@ -65,7 +76,12 @@ def task_for(plan: ForwardPlan, problem: Problem, target: Target, *, spec: str =
     )
 
 
-def describe(plan: ForwardPlan, problem: Problem) -> str:
+def _rank(default: Config, config: Config, compiled: Compiled | None) -> float:
+    """Where nothing is known of a kernel's time: by how many tunables a config is away from the default."""
+    return float(sum(default.get(name) != value for name, value in config.as_dict().items()))
+
+
+def describe(plan: Plan, problem: Problem) -> str:
     """The kind and the sizes in words."""
     from attngen.spec.describe import describe_kind
 

@@ -139,11 +139,11 @@ def test_fp8_is_for_those_who_take_it(monkeypatch):
 
 
 def test_choosing_peers():
-    assert [peer.name for peer in chosen("sdpa, flex,sdpa")] == ["sdpa", "flex"]
-    assert chosen("none") == []
-    assert [peer.name for peer in chosen("all")] == ["sdpa", "cudnn", "fa2", "flex", "fa3", "fa4"]
+    assert [peer.name for peer in chosen("sdpa, flex,sdpa", PEERS)] == ["sdpa", "flex"]
+    assert chosen("none", PEERS) == []
+    assert [peer.name for peer in chosen("all", PEERS)] == ["sdpa", "cudnn", "fa2", "flex", "fa3", "fa4"]
     with pytest.raises(UsageError, match="did you mean 'cudnn'"):
-        chosen("cudn")
+        chosen("cudn", PEERS)
 
 
 def test_a_missing_peer_is_named():

@@ -23,17 +23,21 @@ def test_what_a_call_must_give_and_what_scores_become(attngen, examples):
     assert "a learned sink a head" in text and "arguments" in text and " sink" in text and "64 / 8" in text
 
 
-def test_what_is_not_generated_yet_is_said_and_no_error(attngen, examples):
-    result = attngen("check", examples / "deepseek-v3.2.yaml")
+def test_what_is_not_generated_yet_is_said_and_no_error(attngen, tmp_path):
+    path = tmp_path / "blocks.yaml"
+    path.write_text("{name: x, heads: 2, head_dim: 64, blocks: {size: 64}}")
+    result = attngen("check", path)
     assert result.exit_code == 0
-    assert "note: kind 'sparse': 'select' is not generated yet" in result.stdout
+    assert "note: kind 'attention': 'blocks' is not generated yet" in result.stdout
+    path.write_text("{name: x, heads: 2, head_dim: 64, select: {top_k: 4, indexer: {heads: 2, head_dim: 64}}}")
+    assert "note: kind 'attention': its indexer has 2 heads" in attngen("check", path).stdout
 
 
 def test_json(attngen, examples):
     values = json.loads(attngen("check", examples / "deepseek-v3.2.yaml", "--json").stdout)
     (kind,) = values["kinds"]
     assert values["layers"] == ["sparse"] * 61 and kind["layers"] == list(range(61))
-    assert kind["generated"] is False and kind["select"]["top_k"] == 2048 and kind["causal"] is True
+    assert kind["generated"] is True and kind["select"]["top_k"] == 2048 and kind["causal"] is True
 
 
 def test_external_layers_are_named(attngen, tmp_path):

@@ -66,10 +66,23 @@ def test_arguments_and_assumptions(attngen, examples):
     assert "key_range: optional" in text
 
 
-def test_a_kind_without_kernels_is_explained_without(attngen, examples):
-    result = attngen("explain", examples / "deepseek-v3.2.yaml", "--seq", 512)
+def test_a_kind_without_kernels_is_explained_without(attngen, tmp_path):
+    path = tmp_path / "blocks.yaml"
+    path.write_text("{name: x, heads: 2, head_dim: 64, blocks: {size: 64}}")
+    result = attngen("explain", path, "--seq", 512)
     assert result.exit_code == 0
-    assert "not generated yet: select; picture and figures are without" in result.stdout
+    assert "not generated yet: blocks; picture and figures are without" in result.stdout
+
+
+def test_a_selection_is_weighed_against_dense_attention(attngen, examples):
+    text = attngen("explain", examples / "deepseek-v3.2.yaml", "--seq", 1024, "--seq", 65536).stdout
+    assert "not generated" not in text and "dense / sparse" in text
+    rows = [line.split() for line in text.splitlines() if line.strip().startswith(("16 x 1024", "1 x 65536"))][-2:]
+    short, long = (float(row[-1]) for row in rows)
+    assert short == 1.0 and long > 5
+    values = json.loads(attngen("explain", examples / "deepseek-v3.2.yaml", "--seq", 65536, "--json").stdout)
+    (cost,) = values["kinds"][0]["sparse"]
+    assert cost["total_ms"] == cost["indexer_ms"] + cost["select_ms"] + cost["gathered_ms"] < cost["dense_ms"]
 
 
 def test_json(attngen, examples):

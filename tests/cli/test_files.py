@@ -69,7 +69,7 @@ def tuned(tiny):
     db = open_database(shipped=False)
     versions = Versions(triton="3.6.0")
     config = Config(schedule="portable", BLOCK_M=64, BLOCK_N=32, num_warps=4, num_stages=2, loads="pointer")
-    template = template_digest(config)
+    template = template_digest("forward", config)
     at = {"spec": spec.name, "kind": "attention", "template": template, "versions": versions, "target": "h100"}
 
     def problem(seq):

@@ -57,8 +57,8 @@ gl = gl()
 """
 
 
-def sparse_kind(top_k: int) -> Kind:
-    return Kind("sparse", Heads(1, 1), HeadDim(64, 64), causal=True, select=Select(top_k=top_k))
+def sparse_kind(top_k: int, **forced: int) -> Kind:
+    return Kind("sparse", Heads(1, 1), HeadDim(64, 64), causal=True, select=Select(top_k=top_k, **forced))
 
 
 def selected(
@@ -96,7 +96,8 @@ def run_selection(schedule: str, plan: SelectPlan, *tensors: torch.Tensor, **cha
 
 
 def plan_of(top_k: int, **fields: Any) -> SelectPlan:
-    return plan_select(sparse_kind(top_k), **fields)
+    forced = {name: fields.pop(name) for name in ("first", "last") if name in fields}
+    return plan_select(sparse_kind(top_k, **forced), **fields)
 
 
 @contextmanager

@@ -131,7 +131,7 @@ def test_function_names():
 
 
 def test_kinds_without_kernels_are_refused():
-    with pytest.raises(NotGeneratedError, match="'select' is not generated yet"):
+    with pytest.raises(NotGeneratedError, match="selects keys and has no forward kernel"):
         package_files(load_spec(EXAMPLES / "deepseek-v3.2.yaml"), "p", target=H100)
 
 

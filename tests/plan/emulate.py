@@ -60,8 +60,8 @@ def visits(plan: ForwardPlan, sizes: Sizes, tile: int) -> list[Step]:
 
 
 def context_of(plan: ForwardPlan, sizes: Sizes, pack: int = 1) -> dict[str, Any]:
-    config = Config(schedule="portable", loads="pointer", PACK_HEADS=pack, SPLIT_MASKS=sizes.split_masks)
-    return forward_context(plan, config)
+    structure = {"loads": "pointer", "PACK_HEADS": pack, "SPLIT_MASKS": sizes.split_masks}
+    return forward_context(plan, Config(schedule="portable", BLOCK_N=64, num_warps=4, num_stages=2, **structure))
 
 
 def written_bounds(text: str, sizes: Sizes, tile: int) -> int:

@@ -14,8 +14,8 @@ TOP_KS = (1, 64, 512, 2048, 2049, 8192)
 MOST_POINTS = 40
 
 
-def kind_of(top_k):
-    return Kind("sparse", Heads(1, 1), HeadDim(64, 64), select=Select(top_k=top_k))
+def kind_of(top_k, **forced):
+    return Kind("sparse", Heads(1, 1), HeadDim(64, 64), select=Select(top_k=top_k, **forced))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -70,8 +70,8 @@ def test_what_is_not_worth_compiling(changes, words):
         (kind_of(8193), {}, "1 to 8192"),
         (kind_of(0), {}, "1 to 8192"),
         (kind_of(64), {"logits": "float16"}, "float32 and bfloat16"),
-        (kind_of(64), {"first": 60, "last": 5}, "top_k = 64"),
-        (kind_of(64), {"first": -1}, "top_k = 64"),
+        (kind_of(64, first=60, last=5), {}, "top_k = 64"),
+        (kind_of(64, first=-1), {}, "top_k = 64"),
     ],
 )
 def test_what_is_not_generated(kind, fields, words):

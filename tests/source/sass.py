@@ -25,6 +25,7 @@ class Assembled:
     """One kernel, compiled."""
 
     report: str  # of ptxas -v
+    blocks: tuple[Counter[str], ...]  # of each basic block, how often each instruction is in it
     loops: tuple[Counter[str], ...]  # of each innermost loop with matrix products, how often each instruction is in it
 
     @property
@@ -55,7 +56,7 @@ def assemble(plan: ForwardPlan, config: Config) -> Assembled:
             options=source.options,
         )
     lines = disassembled(compiled.asm["cubin"], Path(triton.__file__).parent)
-    return Assembled(said.getvalue(), main_loops(lines))
+    return Assembled(said.getvalue(), tuple(block.opcodes for block in basic_blocks(lines)), main_loops(lines))
 
 
 def disassembled(cubin: bytes, triton_folder: Path) -> list[str]:

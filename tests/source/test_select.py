@@ -23,7 +23,8 @@ SPILLS_ON_THE_WAY = 3  # instructions, loads as well as stores, in what every ti
 
 
 def plan_of(top_k, **fields):
-    return plan_select(Kind("sparse", Heads(1, 1), HeadDim(64, 64), select=Select(top_k=top_k)), **fields)
+    forced = {name: fields.pop(name) for name in ("first", "last") if name in fields}
+    return plan_select(Kind("sparse", Heads(1, 1), HeadDim(64, 64), select=Select(top_k=top_k, **forced)), **fields)
 
 
 PLANS = {

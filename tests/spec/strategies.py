@@ -32,9 +32,16 @@ indexers = st.builds(
     scale=st.one_of(
         st.none(), st.builds(IndexerScale, st.sampled_from([64, 128]), st.sampled_from(["float32", "ue8m0"]))
     ),
+    hadamard=st.booleans(),
 ) | st.builds(Indexer, heads=st.integers(1, 64), head_dim=st.integers(16, 256), dtype=st.just("bfloat16"))
 selects = st.one_of(
-    st.builds(Select, top_k=counts, indexer=st.one_of(st.none(), indexers)),
+    st.builds(
+        Select,
+        top_k=st.integers(16, 2**31 - 1),
+        indexer=st.one_of(st.none(), indexers),
+        first=st.integers(0, 8),
+        last=st.integers(0, 8),
+    ),
     st.builds(Select, blocks=st.builds(BlockSelect, counts, counts)),
 )
 

@@ -146,6 +146,15 @@ MALFORMED = [
         BASE + "select: {top_k: 4, indexer: {heads: 4, head_dim: 64, dtype: bfloat16, scale: {block: 64}}}",
         "3:78: indexer.scale is given for bfloat16; only float8_e4m3 has scales",
     ),
+    (
+        BASE + "select: {top_k: 4, first: 2, last: 3}",
+        "3:36: select.first and select.last are 5 keys, more than select.top_k 4; they count among its keys",
+    ),
+    (
+        BASE + "select: {top_k: 4, indexer: {heads: 4, head_dim: 48, hadamard: true}}",
+        "3:64: indexer.hadamard rotates powers of two, and indexer.head_dim is 48; hadamard: false, or a head_dim of "
+        "32, 64 or 128 would be right",
+    ),
     # the score
     (BASE + "scale: 0", "3:8: scale is 0; a finite number above 0 would be right"),
     (BASE + "scale: .inf", "3:8: scale is '.inf'; a finite number above 0 would be right"),

@@ -63,6 +63,12 @@ def test_the_smallest_spec():
             "select",
             Select(16, Indexer(2, 128, "float8_e4m3", IndexerScale(64, "ue8m0"))),
         ),
+        ("select: {top_k: 16, first: 4, last: 12}", "select", Select(16, first=4, last=12)),
+        (
+            "select: {top_k: 16, indexer: {heads: 2, head_dim: 64, hadamard: true}}",
+            "select",
+            Select(16, Indexer(2, 64, hadamard=True)),
+        ),
         ("select: {blocks: {size: 64, top_k: 4}}", "select", Select(blocks=BlockSelect(64, 4))),
         ("softcap: 50", "softcap", 50.0),
         ("softcap: null", "softcap", None),

@@ -40,7 +40,7 @@ class Attend:
         **keywords: Any,
     ) -> tuple[torch.Tensor, None]:
         layer = check_layer(self.spec, module, self.strict)
-        op = self.attention(query.dtype).op(layer)
+        op: Any = self.attention(query.dtype).op(layer)
         mask = read_mask(attention_mask, layer)
         check_request(op.kind, layer, mask.pattern, keywords, self.strict)
         if mask.first_key and position_bound(op.kind):

@@ -58,8 +58,11 @@ def is_hopper(target: Target) -> bool:
 
 def why_no_kernel(plan: ForwardPlan, target: Target) -> str | None:
     """Why no kernel of any schedule can run ``plan`` on ``target``; None where some can."""
-    if not plan.kind.quantised:
-        return None
+    return why_no_float8(target) if plan.kind.quantised else None
+
+
+def why_no_float8(target: Target) -> str | None:
+    """Why no kernel in e4m3 can run on ``target``; None where some can."""
     if target.backend == "hip":
         return f"{target.name}'s FP8 is e4m3fnuz, another format of numbers than e4m3"
     if int(target.arch) < FLOAT8_ARCH:

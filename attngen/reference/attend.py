@@ -1,4 +1,4 @@
-"""The reference: what every kernel must compute, in float64 and plain PyTorch.
+"""The reference of attention.
 
 Slow on purpose and the same for every device: one (sequence, head, block of queries) at a time, so that long
 sequences fit in memory.
@@ -21,8 +21,9 @@ def attention(
     kind: Kind,
     q: torch.Tensor,
     k: torch.Tensor,
-    v: torch.Tensor,
+    v: torch.Tensor | None = None,
     *,
+    indices: torch.Tensor | None = None,
     sink: torch.Tensor | None = None,
     alibi_slopes: torch.Tensor | None = None,
     prefix: torch.Tensor | None = None,
@@ -36,14 +37,17 @@ def attention(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of ``kind``.
 
-    q is (batch, heads, seq_q, qk dim), k (batch, kv heads, seq_k, qk dim), v (batch, kv heads, seq_k, v dim);
-    the keywords are those of the op; an 8-bit tensor stands for its values times its scale. Returns out (batch, heads,
-    seq_q, v dim) and lse (batch, heads, seq_q), both in ``dtype``: lse is natural-log and leaves the sink out; a row
-    that sees no key has out 0 and lse -inf.
+    q is (batch, heads, seq_q, qk dim), k (batch, kv heads, seq_k, qk dim), v (batch, kv heads, seq_k, v dim), or of a
+    latent kind the keys' first columns. indices, (batch, seq_q, top_k) or (batch, kv heads, seq_q, top_k), are the keys
+    that were selected: what is not 0 to seq_k - 1 is no key, and without them a query sees all that it may select.
+    The other keywords are those of the op; an 8-bit tensor stands for its values times its scale. Returns out (batch,
+    heads, seq_q, v dim) and lse (batch, heads, seq_q), both in ``dtype``: lse is natural-log and leaves the sink out; a
+    row that sees no key has out 0 and lse -inf.
     """
     batch, heads, seq_q, _ = q.shape
     seq_k = k.shape[2]
     group = kind.heads.group
+    v = k[..., : kind.head_dim.v] if v is None else v
     out = torch.zeros(batch, heads, seq_q, v.shape[-1], dtype=dtype, device=q.device)
     lse = torch.full((batch, heads, seq_q), -math.inf, dtype=dtype, device=q.device)
     if seq_k == 0:
@@ -59,6 +63,8 @@ def attention(
                 s = (queries[rows] @ keys.T) * kind.scale
                 s = scored(kind, s, names, alibi_slopes, named)
                 seen = _visible(kind, names, seq_k, prefix, key_range, named)
+                if indices is not None:
+                    seen &= _selected(indices[b, ..., rows, :], h // group, seq_k)
                 s = s.masked_fill(~seen, -math.inf)
                 total = torch.logsumexp(s, -1)
                 denominator = total if sink is None else torch.logaddexp(total, sink[h].to(dtype))
@@ -68,6 +74,14 @@ def attention(
                 out[b, h, rows] = p @ usable
                 lse[b, h, rows] = total
     return out, lse
+
+
+def _selected(indices: torch.Tensor, kv_head: int, seq_k: int) -> torch.Tensor:
+    """Which keys some queries' lists hold: bool (rows, seq_k)."""
+    lists = (indices[kv_head] if indices.dim() == 3 else indices).long()
+    kept = torch.where((lists >= 0) & (lists < seq_k), lists, seq_k)
+    seen = torch.zeros(lists.shape[0], seq_k + 1, dtype=torch.bool, device=lists.device)
+    return seen.scatter_(1, kept, True)[:, :seq_k]
 
 
 def dequantised(inputs: dict[str, Any], name: str, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -1,0 +1,93 @@
+"""Random inputs of the sparse kernels: an indexer's, scores to select from, and lists of keys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from attngen import reference
+from attngen.inputs import LARGEST_FLOAT8, make_inputs
+from attngen.plan.indexer import IndexerPlan
+from attngen.plan.select import SelectPlan
+from attngen.spec.model import Kind
+
+LISTED_QUERIES = 256  # whose lists are drawn at a time
+
+
+def make_index(
+    kind: Kind, batch: int, seq_q: int, seq_k: int, *, device: torch.device | str, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """What a kind's indexer takes, in bfloat16: index_q, index_k and index_weights."""
+    assert kind.select is not None and kind.select.indexer is not None
+    heads, dim = kind.select.indexer.heads, kind.select.indexer.head_dim
+    generator = torch.Generator(device=device).manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, device=device, dtype=torch.bfloat16)
+
+    return {
+        "index_q": normal(batch, seq_q, heads, dim).transpose(1, 2),
+        "index_k": normal(batch, seq_k, dim),
+        "index_weights": normal(batch, seq_q, heads) * heads**-0.5,
+    }
+
+
+def make_quantised_index(
+    plan: IndexerPlan, batch: int, seq_q: int, seq_k: int, *, device: torch.device | str, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Keywords of an indexer's kernel: q, k and their scales as quantising random numbers leaves them, and bounds."""
+    index = make_index(plan.kind, batch, seq_q, seq_k, device=device, seed=seed)
+    dtype = torch.float8_e4m3fn if plan.scaled else getattr(torch, plan.dtype)
+    size = LARGEST_FLOAT8 / 4  # of a standard deviation
+    first, end = reference.key_bounds(plan.kind, seq_q, seq_k, batch, device=device)
+    made = {
+        "q": (index["index_q"].transpose(1, 2) * size).clamp(-LARGEST_FLOAT8, LARGEST_FLOAT8).to(dtype),
+        "k": (index["index_k"] * size).clamp(-LARGEST_FLOAT8, LARGEST_FLOAT8).to(dtype),
+        "w": index["index_weights"].float() / size,
+        "key_first": first,
+        "key_end": end,
+    }
+    if plan.scaled:
+        generator = torch.Generator(device=device).manual_seed(seed + 1)
+        made["k_scale"] = (torch.rand(batch, seq_k, generator=generator, device=device) + 0.5) / size
+    return made
+
+
+def make_scores(
+    plan: SelectPlan, rows: int, seq_k: int, *, device: torch.device | str, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Keywords of a selection: scores as of an indexer, and the bounds of causal rows at the end of the keys."""
+    generator = torch.Generator(device=device).manual_seed(seed)
+    columns = -(-seq_k // 256) * 256 + 256
+    logits = torch.randn(rows, columns, generator=generator, device=device).to(getattr(torch, plan.logits))
+    end = torch.arange(rows, dtype=torch.int32, device=device) + (seq_k - rows + 1)
+    return {"logits": logits, "key_first": torch.zeros_like(end), "key_end": end.clamp_(0, seq_k)}
+
+
+def make_indices(
+    kind: Kind, batch: int, seq_q: int, seq_k: int, *, device: torch.device | str, seed: int = 0
+) -> dict[str, Any]:
+    """Keywords of attention over lists: q, k, v (None of a latent kind) laid out heads last, and for each query a list
+    of different keys before it, in ascending order and then -1."""
+    assert kind.select is not None and kind.select.top_k is not None
+    top_k = kind.select.top_k
+    inputs: dict[str, Any] = make_inputs(
+        replace(kind, select=None, latent=None), batch, seq_q, seq_k, device=device, seed=seed
+    )
+    inputs["q"], inputs["k"] = (inputs[name].transpose(1, 2).contiguous().transpose(1, 2) for name in "qk")
+    if kind.latent is not None:
+        inputs["v"] = None
+    generator = torch.Generator(device=device).manual_seed(seed)
+    _, end = reference.key_bounds(kind, seq_q, seq_k, batch, device=device)
+    lists = torch.full((batch, seq_q, top_k), -1, dtype=torch.int32, device=device)
+    keys, count = torch.arange(seq_k, device=device), min(top_k, seq_k)
+    for b in range(batch):
+        for start in range(0, seq_q, LISTED_QUERIES):
+            rows = slice(start, start + LISTED_QUERIES)
+            past = keys >= end[b, rows, None]
+            order = torch.rand(past.shape, generator=generator, device=device).masked_fill_(past, -1.0).topk(count, 1)
+            chosen = order.indices.masked_fill(order.values < 0, seq_k).sort(1).values
+            lists[b, rows, :count] = chosen.masked_fill(chosen == seq_k, -1).int()
+    return {**inputs, "indices": lists}

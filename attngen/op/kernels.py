@@ -1,0 +1,47 @@
+"""What launches each kernel: a launcher of a plan and a config, by the kernel's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attngen.config import Config
+from attngen.database import Database
+from attngen.op.choose import Chooser
+from attngen.op.gathered import GatheredLauncher
+from attngen.op.indexer import IndexerLauncher
+from attngen.op.launch import Launcher
+from attngen.op.quantise import QuantiseLauncher
+from attngen.op.select import SelectLauncher
+from attngen.plan import Plan
+from attngen.problem import Problem
+
+LAUNCHERS: dict[str, Any] = {
+    "forward": Launcher,
+    "gathered": GatheredLauncher,
+    "indexer": IndexerLauncher,
+    "quantise": QuantiseLauncher,
+    "select": SelectLauncher,
+}
+
+
+def launcher_of(plan: Plan, config: Config | None) -> Any:
+    """One config of a plan, callable with tensors of any lengths."""
+    return LAUNCHERS[plan.kernel](plan, config)
+
+
+class Launchers:
+    """The launchers of one plan: of each problem, that of the config chosen for it."""
+
+    def __init__(self, plan: Plan, db: Database | str | None = None) -> None:
+        self.plan = plan
+        self.chooser = Chooser(plan, db)
+        self._made: dict[Config, Any] = {}
+
+    def at(self, batch: int, seq_q: int, seq_k: int, *, gluon: bool = True) -> Any:
+        """Of a call's sizes; without ``gluon``, of schedules that take tensors laid out anyhow."""
+        problem = Problem(self.plan.kernel, self.plan.kind.digest(), batch, seq_q, seq_k)
+        config = self.chooser.at(problem, gluon=gluon).config
+        launcher = self._made.get(config)
+        if launcher is None:
+            launcher = self._made[config] = launcher_of(self.plan, config)
+        return launcher

@@ -1,0 +1,202 @@
+"""The keys that an indexer selects: quantised, scored and selected in chunks of queries that fit a workspace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attngen import reference
+from attngen.database import Database
+from attngen.errors import CallError, one_of
+from attngen.op.checks import check_tensor
+from attngen.op.choose import Chosen, target_here
+from attngen.op.kernels import Launchers
+from attngen.op.quantise import QuantiseLauncher
+from attngen.plan import Plan
+from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
+from attngen.plan.kernels import index_dtype
+from attngen.plan.quantise import SourceDtype, plan_quantise
+from attngen.plan.select import plan_select
+from attngen.problem import Problem
+from attngen.source import render
+from attngen.spec.model import Kind
+
+WORKSPACE_BYTES = 256 * 2**20  # of scores, at most
+COLUMNS = 256  # rows of scores are a multiple of so many apart
+LEAST_ROWS = 8  # queries of a chunk, however long its rows
+SOURCES: dict[torch.dtype, SourceDtype] = {
+    torch.bfloat16: "bfloat16",
+    torch.float16: "float16",
+    torch.float32: "float32",
+}
+Part = tuple[slice, slice]  # sequences, queries
+
+
+@dataclass(frozen=True)
+class Index:
+    """What an indexer scores: q (batch, seq_q, heads, dim), k (batch, seq_k, dim) with a scale each where it is
+    quantised, and float32 weights (batch, seq_q, heads), in which the scales of q are."""
+
+    q: torch.Tensor
+    k: torch.Tensor
+    weights: torch.Tensor
+    k_scale: torch.Tensor | None
+
+
+class Selector:
+    """Which keys each query of a kind attends to: those with the largest scores of the kind's indexer.
+
+    ``workspace_bytes`` bounds the memory of the scores: queries go through it in chunks.
+    """
+
+    def __init__(self, kind: Kind, db: Database | str | None = None, workspace_bytes: int = WORKSPACE_BYTES) -> None:
+        self.kind = kind
+        self.indexer = indexer_of(kind)
+        self.workspace_bytes = workspace_bytes
+        self.plan = plan_select(kind)
+        self._db = db
+        self._launchers: dict[Plan, Launchers] = {}
+
+    @property
+    def top_k(self) -> int:
+        """Keys of a query, at most."""
+        return self.plan.top_k
+
+    def __call__(
+        self,
+        index_q: torch.Tensor,
+        index_k: torch.Tensor,
+        index_weights: torch.Tensor,
+        *,
+        offsets: torch.Tensor | None = None,
+        key_range: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The keys with the largest scores, int32 (batch, seq_q, top_k), in ascending order and then -1.
+
+        index_q: (batch, indexer heads, seq_q, indexer dim); index_k: (batch, seq_k, indexer dim), both bfloat16,
+        float16 or float32, and quantised as the spec says; index_weights: (batch, seq_q, indexer heads), any floating
+        dtype. offsets and key_range: as of every op.
+        The score of a key is the sum over heads of weight * relu(q . k) (DeepSeek-V3.2); ties go to the lowest key.
+        Raises CallError (a ValueError) for what does not fit the spec.
+        """
+        self._check(index_q, index_k, index_weights)
+        batch, _, seq_q, _ = index_q.shape
+        first, end = reference.key_bounds(
+            self.kind, seq_q, index_k.shape[1], batch, offsets=offsets, key_range=key_range, device=index_q.device
+        )
+        return self.select(self.quantised(index_q, index_k, index_weights), first, end)
+
+    def quantised(self, index_q: torch.Tensor, index_k: torch.Tensor, index_weights: torch.Tensor) -> Index:
+        """Queries, keys and weights as they are scored: in FP8 where the spec says so and the GPU has it."""
+        dtype = self._dtype(index_q.device)
+        made = []
+        for x in (index_q.transpose(1, 2), index_k):
+            if dtype != "float8_e4m3":
+                x = x.to(getattr(torch, dtype))
+            plan = plan_quantise(self.kind, dtype=dtype, source=SOURCES[x.dtype], rotate=self.indexer.hadamard)
+            rows = x.numel() // max(x.shape[-1], 1)
+            launcher = QuantiseLauncher(plan) if plan.identity else self._of(plan).at(1, max(rows, 1), 1)
+            made.append(launcher(x))
+        (q, q_scale), (k, k_scale) = made
+        weights = index_weights.float()
+        scaled = dtype == "float8_e4m3"
+        return Index(
+            q.contiguous(), k, (weights * q_scale if scaled else weights).contiguous(), k_scale if scaled else None
+        )
+
+    def select(self, index: Index, first: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        """The selection among each query's keys, from ``first`` to before ``end``, int32 (batch, seq_q)."""
+        if index.q.device.type != "cuda":
+            return self._by_reference(index, first, end)
+        batch, seq_q = first.shape
+        seq_k = index.k.shape[1]
+        score, choose = (self._of(plan).at(batch, seq_q, seq_k) for plan in self._plans(index.q.device))
+        out = torch.empty(batch, seq_q, self.top_k, dtype=torch.int32, device=first.device)
+        columns = -(-seq_k // COLUMNS) * COLUMNS
+        scores: torch.Tensor | None = None
+        for part in chunks(batch, seq_q, self.workspace_bytes // (4 * columns)):
+            bounds = [bound[part].contiguous() for bound in (first, end)]
+            if scores is None:  # the first chunk is the largest
+                scores = torch.empty(*bounds[0].shape, columns, dtype=torch.float32, device=first.device)
+            made = scores[: bounds[0].shape[0], : bounds[0].shape[1]]
+            k_scale = None if index.k_scale is None else index.k_scale[part[0]]
+            score(index.q[part], index.k[part[0]], index.weights[part], *bounds, k_scale=k_scale, out=made)
+            choose(made.flatten(0, 1), *(bound.flatten() for bound in bounds), out=out[part].flatten(0, 1))
+        return out
+
+    def config(self, kernel: str, batch: int, seq_q: int, seq_k: int) -> Chosen:
+        """What would run of "indexer" or "select" at these sizes, and where that choice comes from."""
+        plan = self._plan_of(kernel)
+        return self._of(plan).chooser.at(Problem(kernel, self.kind.digest(), batch, seq_q, seq_k))
+
+    def source(self, kernel: str, batch: int, seq: int) -> str:
+        """The generated code of "indexer" or "select", for what this machine would run at these sizes."""
+        return render(self._plan_of(kernel), self.config(kernel, batch, seq, seq).config).text
+
+    def _plans(self, device: torch.device) -> tuple[Plan, Plan]:
+        return plan_indexer(self.kind, dtype=self._dtype(device)), self.plan
+
+    def _plan_of(self, kernel: str) -> Plan:
+        plans = {plan.kernel: plan for plan in self._plans(torch.device("cuda"))}
+        if kernel not in plans:
+            raise CallError(f"no kernel '{kernel}'; {one_of(['gathered', *plans])} is generated")
+        return plans[kernel]
+
+    def _dtype(self, device: torch.device) -> IndexDtype:
+        """The spec's, but where the GPU has no FP8, what its numbers fit into."""
+        return index_dtype(self.kind, target_here()) if device.type == "cuda" else self.indexer.dtype
+
+    def _of(self, plan: Plan) -> Launchers:
+        if plan not in self._launchers:
+            self._launchers[plan] = Launchers(plan, self._db)
+        return self._launchers[plan]
+
+    def _by_reference(self, index: Index, first: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+        scores = reference.index_scores(index.q.transpose(1, 2), index.k, index.weights, k_scale=index.k_scale)
+        plan = self.plan
+        made = reference.select_keys(
+            scores.flatten(0, 1), first.flatten(), end.flatten(), plan.top_k, first=plan.first, last=plan.last
+        )
+        return made.reshape(*first.shape, plan.top_k)
+
+    def _check(self, index_q: torch.Tensor, index_k: torch.Tensor, index_weights: torch.Tensor) -> None:
+        """CallError unless shapes, dtypes and devices are those of the indexer."""
+        heads, dim = self.indexer.heads, self.indexer.head_dim
+        check_tensor("index_q", index_q)
+        batch, seq_q = (index_q.shape[0], index_q.shape[2]) if index_q.dim() == 4 else (-1, -1)
+        wanted: dict[str, tuple[Any, tuple[int, ...], str]] = {  # -1: any
+            "index_q": (index_q, (-1, heads, -1, dim), f"(batch, {heads}, seq_q, {dim})"),
+            "index_k": (index_k, (batch, -1, dim), f"(batch, seq_k, {dim})"),
+            "index_weights": (index_weights, (batch, seq_q, heads), f"(batch, seq_q, {heads})"),
+        }
+        for name, (tensor, shape, words) in wanted.items():
+            check_tensor(name, tensor)
+            fits = tensor.dim() == len(shape)
+            if not fits or any(n not in (-1, size) for n, size in zip(shape, tensor.shape, strict=True)):
+                raise CallError(f"{name} has shape {tuple(tensor.shape)}; {words} is needed")
+            if tensor.device != index_q.device:
+                raise CallError(f"{name} is on {tensor.device} and index_q on {index_q.device}; one device is needed")
+            if tensor.dtype not in SOURCES:
+                raise CallError(f"{name} is {tensor.dtype}; {one_of(SOURCES.values())} is needed")
+            if name != "index_weights" and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
+                raise CallError(f"{name} has stride {tensor.stride(-1)} in its last dimension; 1 is needed")
+
+
+def chunks(batch: int, seq_q: int, rows: int) -> Iterator[Part]:
+    """Sequences and queries, at most ``rows`` queries at a time but for LEAST_ROWS: whole sequences, or parts of one of
+    about equal length. The first is as large as any."""
+    if seq_q == 0:
+        return
+    together = rows // seq_q
+    if together > 0:
+        for start in range(0, batch, together):
+            yield slice(start, min(start + together, batch)), slice(0, seq_q)
+        return
+    most = max(rows // LEAST_ROWS * LEAST_ROWS, LEAST_ROWS)
+    length = -(-seq_q // -(-seq_q // most) // LEAST_ROWS) * LEAST_ROWS
+    for b in range(batch):
+        for start in range(0, seq_q, length):
+            yield slice(b, b + 1), slice(start, min(start + length, seq_q))

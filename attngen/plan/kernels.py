@@ -1,0 +1,39 @@
+"""The kernels that a kind's attention is made of."""
+
+from __future__ import annotations
+
+from attngen.errors import NotGeneratedError
+from attngen.plan.base import Plan
+from attngen.plan.forward import plan_forward
+from attngen.plan.gathered import plan_gathered
+from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
+from attngen.plan.select import plan_select
+from attngen.plan.space.common import why_no_float8
+from attngen.spec.model import Kind
+from attngen.target import Target
+
+
+def selects_keys(kind: Kind) -> bool:
+    """Whether each query attends to a list of keys of its own."""
+    return kind.select is not None and kind.select.top_k is not None
+
+
+def plans_of(kind: Kind, target: Target) -> tuple[Plan, ...]:
+    """Of a kind that selects keys the indexer, the selection and attention over lists, else the forward kernel;
+    NotGeneratedError for kinds whose kernels do not exist yet."""
+    if not selects_keys(kind):
+        return (plan_forward(kind),)
+    gathered = plan_gathered(kind)
+    if kind.select is None or kind.select.indexer is None:
+        return (gathered,)
+    if kind.dilation is not None:
+        raise NotGeneratedError(
+            f"kind '{kind.name}': 'dilation' is not generated beside an indexer, which scores neighbouring keys"
+        )
+    return plan_indexer(kind, dtype=index_dtype(kind, target)), plan_select(kind), gathered
+
+
+def index_dtype(kind: Kind, target: Target) -> IndexDtype:
+    """In which a kind's keys are scored: as the spec says, but where a GPU has no FP8, in bfloat16."""
+    dtype = indexer_of(kind).dtype
+    return "bfloat16" if dtype == "float8_e4m3" and why_no_float8(target) else dtype

@@ -1,0 +1,128 @@
+"""Whether a candidate of a sparse kernel computes the right thing: its problem's inputs, the reference's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from attngen import reference
+from attngen.inputs_sparse import make_indices, make_quantised_index, make_scores
+from attngen.plan.gathered import GatheredPlan
+from attngen.plan.indexer import IndexerPlan
+from attngen.plan.select import SelectPlan
+from attngen.problem import Problem
+from attngen.tuner.checks import LSE_TOLERANCE, STRIP, TOLERANCE
+
+CHECK_SIZES = (2, 37, 459)  # a batch, queries and keys: ragged, several tiles of any size
+INDEX_DIFFERENCE = 5e-6  # 1 - cosine-like similarity, as DeepGEMM measures it, of the same quantised numbers
+
+
+@dataclass
+class Strips:
+    """Inputs at the problem's own sizes and at small ragged ones, and the rows of each that are compared."""
+
+    plan: Any
+    small: dict[str, Any]
+    inputs: dict[str, Any]
+
+    def find_fault(self, kernel: Callable[..., Any]) -> str | None:
+        """What is wrong with a kernel's answers, or None."""
+        for where, inputs in (("small sizes", self.small), ("the problem's sizes", self.inputs)):
+            found = kernel(**inputs)
+            for rows in self.rows(inputs):
+                if fault := self.compare(found, inputs, rows):
+                    return f"{where}: {fault}"
+        return None
+
+    def rows(self, inputs: dict[str, Any]) -> Iterable[slice]:
+        """A few neighbouring queries at the start, in the middle and at the end."""
+        count = self.queries(inputs)
+        starts = sorted({0, max(0, count // 2 - STRIP // 2), max(0, count - STRIP)})
+        return [slice(start, min(start + STRIP, count)) for start in starts]
+
+    def queries(self, inputs: dict[str, Any]) -> int:
+        return inputs["q"].shape[2]
+
+    def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
+        raise NotImplementedError
+
+
+class IndexerChecks(Strips):
+    """Logits within a query's keys, against float64."""
+
+    def __init__(self, plan: IndexerPlan, problem: Problem, device: str = "cuda") -> None:
+        sizes = (problem.batch, problem.seq_q, problem.seq_k)
+        made = (make_quantised_index(plan, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
+        super().__init__(plan, *made)
+
+    def queries(self, inputs: dict[str, Any]) -> int:
+        return inputs["q"].shape[1]
+
+    def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
+        q, k, w = inputs["q"][:1, rows].transpose(1, 2), inputs["k"][:1], inputs["w"][:1, rows]
+        scale = inputs.get("k_scale")
+        right = reference.index_scores(q, k, w, k_scale=None if scale is None else scale[:1])[0]
+        j = torch.arange(right.shape[1], device=right.device)
+        first, end = (inputs[name][0, rows, None] for name in ("key_first", "key_end"))
+        seen = (j >= first) & (j < end)
+        x, y = found[0, rows, : right.shape[1]][seen].double(), right[seen]
+        if not bool(torch.isfinite(x).all()):
+            return "logits are not finite"
+        difference = float(1 - 2 * (x * y).sum() / (x * x + y * y).sum().clamp_min(1e-30)) if x.numel() else 0.0
+        allowed = INDEX_DIFFERENCE if self.plan.logits == "float32" else 2.0**-16
+        return None if difference <= allowed else f"logits differ by {difference:.2e}, {allowed:.2e} is allowed"
+
+
+class SelectChecks(Strips):
+    """Selected keys, against a stable sort: all of them equal."""
+
+    def __init__(self, plan: SelectPlan, problem: Problem, device: str = "cuda") -> None:
+        rows = problem.batch * problem.seq_q
+        small = make_scores(plan, CHECK_SIZES[1], CHECK_SIZES[2] + plan.top_k, device=device, seed=1)
+        super().__init__(plan, small, make_scores(plan, rows, problem.seq_k, device=device, seed=2))
+
+    def queries(self, inputs: dict[str, Any]) -> int:
+        return inputs["logits"].shape[0]
+
+    def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
+        scores, begin, end = (inputs[name][rows] for name in ("logits", "key_first", "key_end"))
+        right = reference.select_keys(scores, begin, end, self.plan.top_k, first=self.plan.first, last=self.plan.last)
+        wrong = int((found[rows] != right).any(1).sum())
+        return f"{wrong} of {right.shape[0]} rows differ from a stable sort" if wrong else None
+
+
+class GatheredChecks(Strips):
+    """Attention over lists, against float64."""
+
+    def __init__(self, plan: GatheredPlan, problem: Problem, device: str = "cuda") -> None:
+        sizes = (problem.batch, problem.seq_q, problem.seq_k)
+        made = (make_indices(plan.kind, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
+        super().__init__(plan, *made)
+
+    def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
+        kind = self.plan.kind
+        out, lse = found
+        q, k, v = inputs["q"][:1, :, rows], inputs["k"][:1], inputs["v"]
+        offset = k.shape[2] - inputs["q"].shape[2] + rows.start
+        placed: dict[str, Any] = {"offsets": torch.tensor([offset], dtype=torch.int32, device=q.device)}
+        if kind.sink:
+            placed["sink"] = inputs["sink"]
+        indices = inputs["indices"][:1, ..., rows, :]
+        right, right_lse = reference.attention(kind, q, k, None if v is None else v[:1], indices=indices, **placed)
+        if not bool(torch.isfinite(out).all()):
+            return "the output has values that are not finite"
+        error = float((out[:1, :, rows].double() - right).norm() / right.norm().clamp_min(1e-30))
+        if not error <= TOLERANCE[kind.dtype]:
+            return f"relative L2 error {error:.2e}, {TOLERANCE[kind.dtype]:.2e} is allowed"
+        off = (lse[:1, :, rows].double() - right_lse).masked_fill(torch.isneginf(right_lse), 0.0).abs().max()
+        return None if float(off) <= LSE_TOLERANCE else f"lse is off by {float(off):.2e}"
+
+
+CHECKS: dict[str, Callable[..., Strips]] = {
+    "indexer": IndexerChecks,
+    "select": SelectChecks,
+    "gathered": GatheredChecks,
+}

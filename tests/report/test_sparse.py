@@ -1,0 +1,31 @@
+"""What the parts of sparse attention cost at least, counted by hand."""
+
+import pytest
+
+from attngen.report.sparse import part_work, sparse_costs
+from attngen.spec import parse_spec
+from attngen.target import get_target
+
+SPEC = (
+    "{name: s, heads: 4, latent: {rank: 32, rope: 16}, causal: true, select: {top_k: 16, indexer: {heads: 8, "
+    "head_dim: 32}}}"
+)
+KIND = parse_spec(SPEC).kinds[0]
+H100 = get_target("h100")
+
+
+@pytest.mark.parametrize("sizes", [(20, 20), (5, 50), (7, 9)])
+def test_parts(sizes):
+    seq_q, seq_k = sizes
+    seen = [seq_k - seq_q + i + 1 for i in range(seq_q)]
+    indexer, select, gathered = (part_work(KIND, part, 3, *sizes, H100) for part in ("indexer", "select", "gathered"))
+    assert indexer.flops == 3 * 2 * 8 * 32 * sum(seen)
+    assert indexer.bytes == 3 * ((seq_q * 8 + seq_k) * 32 + 4 * sum(seen))
+    assert select.bytes == 3 * (4 * sum(seen) + 4 * seq_q * 16) and select.flops == 0
+    assert gathered.flops == 3 * 2 * 4 * (48 + 32) * sum(min(n, 16) for n in seen)
+
+
+def test_short_sequences_cost_attention_alone():
+    short, long = sparse_costs(KIND, [(1, 16), (1, 65536)], H100)
+    assert short.indexer_ms == short.select_ms == 0.0 and short.total_ms == short.gathered_ms
+    assert short.gathered_ms > 0 and long.indexer_ms > 0 and long.select_ms > 0
