@@ -110,7 +110,7 @@ def test_ties_of_the_least_that_is_selected(select, schedule):
 
 @pytest.mark.parametrize("schedule", TINY)
 def test_ties_that_only_a_sample_has(select, schedule):
-    """Runs of 8 at every step of a sample are zeros and all else is less, so they are too few; in the last row, enough."""
+    """Runs of 8 at every step of a sample are zeros and all else is less: too few; in the last row, enough."""
     for runs in (TINY[schedule]["SAMPLE"] // 8, 2):
         step = COLUMNS // runs
         logits = -1.0 - torch.rand(3, COLUMNS, generator=torch.Generator().manual_seed(7))
