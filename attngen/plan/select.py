@@ -26,7 +26,8 @@ class SelectPlan:
 
     A row is read once. A sample of it gives a bound that a few more than the top k lie above; what does is appended
     to a list of candidates, in order of keys. A list that grows too long is cut to its top k, and their least becomes
-    the bound. A bound that turns out too high is dropped, and the row is read again.
+    the bound. A bound that turns out too high is dropped, and the row is read again. Where a sample shows that many
+    keys are ties at the bound, as zeros of ReLU are, of those no more are appended once there are top k candidates.
     """
 
     kind: Kind

@@ -85,6 +85,51 @@ def test_rows(select, name, schedule):
     assert torch.equal(select(schedule, plan_of(100), logits, first, end), selected(logits, first, end, 100))
 
 
+def rows_of_ties(above: int, ties: int, value: float = 0.0, rows: int = 3) -> torch.Tensor:
+    """Rows with so many keys above a value, so many at it and the rest below, in any order."""
+    size = torch.rand(rows, COLUMNS, generator=torch.Generator().manual_seed(5)) + 0.5
+    place = torch.rand(rows, COLUMNS, generator=torch.Generator().manual_seed(6)).argsort(1)
+    tie = torch.full_like(size, value)
+    tie[:, ::3] = -value if value == 0.0 else value
+    return torch.where(place < above, value + size, torch.where(place < above + ties, tie, value - size))
+
+
+# Keys above the tie, and ties: of 720, for a top k of 100.
+ABOVE_AND_TIES = ((0, 720), (0, 400), (7, 713), (72, 648), (72, 500), (99, 621), (100, 620), (101, 619), (130, 590))
+ABOVE_AND_TIES += ((300, 420), (20, 90), (20, 80), (20, 79))
+
+
+@pytest.mark.parametrize("schedule", TINY)
+def test_ties_of_the_least_that_is_selected(select, schedule):
+    """Zeros and others, many and just enough or one too few, in whole rows and in parts of rows."""
+    cases = [(*counts, (0.0, -3.0)[n % 2]) for n, counts in enumerate(ABOVE_AND_TIES)]
+    logits = torch.cat([rows_of_ties(*case, rows=2) for case in cases])
+    first, end = bounds(*[(0, COLUMNS), (130, 430)] * len(cases))
+    assert torch.equal(select(schedule, plan_of(100), logits, first, end), selected(logits, first, end, 100))
+
+
+@pytest.mark.parametrize("schedule", TINY)
+def test_ties_that_only_a_sample_has(select, schedule):
+    """Runs of 8 at every step of a sample are zeros and all else is less: too few; in the last row, enough."""
+    for runs in (TINY[schedule]["SAMPLE"] // 8, 2):
+        step = COLUMNS // runs
+        logits = -1.0 - torch.rand(3, COLUMNS, generator=torch.Generator().manual_seed(7))
+        for run in range(runs):
+            logits[:, run * step : run * step + 8] = 0.0
+        logits[2, ::2] = 0.0
+        first, end = bounds(*[(0, COLUMNS)] * 3)
+        assert torch.equal(select(schedule, plan_of(140), logits, first, end), selected(logits, first, end, 140))
+
+
+@pytest.mark.parametrize("schedule", TINY)
+@pytest.mark.parametrize("value", [INF, -INF, NAN])
+def test_ties_that_are_not_finite(select, value, schedule):
+    logits = rows_of_ties(40, 600).masked_fill(rows_of_ties(40, 600) == 0.0, value)
+    first, end = bounds((0, COLUMNS), (3, COLUMNS - 3), (16, 16 + 400))
+    result = select(schedule, plan_of(100, first=4, last=9), logits, first, end)
+    assert torch.equal(result, selected(logits, first, end, 100, 4, 9))
+
+
 @pytest.mark.parametrize("schedule", TINY)
 def test_bounds_of_rows(select, schedule):
     """Empty, reversed, outside, of one key, of top_k keys and of one more, within and across tiles."""

@@ -44,6 +44,8 @@ def rows_of(name, rows, columns):
     some = torch.rand(rows, columns, device="cuda", generator=generator)
     if name == "zeros":
         return torch.where(some < 0.9, 0.0, x.abs())
+    if name == "zeros, 1% above":
+        return torch.where(some < 0.99, 0.0, x.abs())
     if name == "zeros, few above":
         return torch.where(some < 0.995, -0.0, x)
     if name == "ties":
@@ -66,7 +68,7 @@ def rows_of(name, rows, columns):
 
 
 NAMES = ("normal", "zeros", "zeros, few above", "ties", "one value", "growing", "subnormal", "not finite", "NaN")
-NAMES += ("the largest last", "the largest where no sample is")
+NAMES += ("zeros, 1% above", "the largest last", "the largest where no sample is")
 
 
 @pytest.mark.parametrize("schedule", ["portable", "hopper"])

@@ -27,7 +27,8 @@ def _parameters(schedule: str, plan: SelectPlan) -> tuple[Parameter, ...]:
 def _feasible(plan: SelectPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
     if config["schedule"] == "hopper" and not is_hopper(target):
         return f"the Hopper schedule is for sm_90, and {target.name} is {target.arch_name}"
-    return why_not(plan, config, target.warp_size)
+    reason = why_not(plan, config, target.warp_size)
+    return reason or target.why_too_large(shared_bytes(plan, config, target))
 
 
 def _preferences(schedule: str, plan: SelectPlan, target: Target, problem: Problem | None) -> list[Config]:
@@ -44,8 +45,8 @@ def _preferences(schedule: str, plan: SelectPlan, target: Target, problem: Probl
 
 
 def shared_bytes(plan: SelectPlan, config: Config, target: Target) -> int:
-    """Shared memory of a program: sums and scans across warps; lists lie in global memory."""
-    return REDUCTION_BYTES
+    """Shared memory of a program, about: sums and scans across warps; plain Triton moves a list between threads."""
+    return REDUCTION_BYTES if config["schedule"] == "hopper" else 4 * int(config["LIST"] or 0)
 
 
 def _family(schedule: str) -> Family:
