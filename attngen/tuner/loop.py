@@ -190,7 +190,7 @@ class Loop:
             )
             return
         compiled: Compiled = reply.value
-        status, why = judge(config, compiled, self.task.target)
+        status, why = judge(config, compiled, self.task.target, self.task.problem.kernel)
         if status != "ok":
             self._settle(self.journal.add(config, status, compiled, error=why))
         elif self.task.source == "model":
