@@ -85,9 +85,9 @@ def measure_dense(length: int) -> dict[str, float]:
 
 def table(data: dict) -> str:
     """A line for each length, in microseconds a token."""
-    names = [name for name in ("select", "attend", "sparse", "dense", "dense_fa3") if name in data["rows"][0]]
+    names = [name for name in ("select", "attend", "sparse", "dense", "dense_fa3") if name in data["lengths"][0]]
     lines = ["  ".join(f"{name:>9}" for name in ("keys", *names, "dense/sparse"))]
-    for row in data["rows"]:
+    for row in data["lengths"]:
         cells = [f"{row[name] / QUERIES * 1e3:9.2f}" for name in names]
         best = min(row[name] for name in names if name.startswith("dense"))
         lines.append("  ".join([f"{row['keys']:>9}", *cells, f"{best / row['sparse']:12.2f}"]))
@@ -107,7 +107,7 @@ def draw(data: dict, path: Path) -> None:
     """Microseconds a token over length: the parts of sparse attention stacked, dense attention as lines."""
     from matplotlib.figure import Figure
 
-    rows = data["rows"]
+    rows = data["lengths"]
     keys = [row["keys"] for row in rows]
     token = {name: [row[name] / QUERIES * 1e3 for row in rows] for name in rows[0] if name != "keys"}
     figure = Figure(figsize=(8, 4.8), layout="constrained")
@@ -147,7 +147,7 @@ def main() -> None:
     if not chosen.draw and torch.cuda.is_available():
         lengths = sorted(chosen.lengths)
         rows = [{"keys": length, **measure_sparse(length), **measure_dense(length)} for length in lengths]
-        data = {"device": torch.cuda.get_device_name(), "queries": QUERIES, "unit": "ms", "rows": rows}
+        data = {"device": torch.cuda.get_device_name(), "queries": QUERIES, "unit": "ms", "lengths": rows}
         chosen.data.parent.mkdir(parents=True, exist_ok=True)
         chosen.data.write_text(json.dumps(data, indent=1) + "\n")
     elif not chosen.data.is_file():

@@ -45,7 +45,7 @@ def _order(trial: Trial) -> tuple:
 
 def _inline(value: Any) -> str:
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, width=10**6, sort_keys=False, allow_unicode=True)
-    return text.removesuffix("...\n").strip()
+    return f"\n{text}".removesuffix("\n...\n").strip()  # the end of a document, on a line of its own
 
 
 def read_tunings(text: str, source: str = "<string>") -> list[Trial]:

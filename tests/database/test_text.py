@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from database_examples import problem, trial
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from attngen.config import Config
@@ -50,6 +50,7 @@ words = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=2
 
 
 @given(configs, words, words, st.floats(1e-6, 1e6))
+@example(Config(), "...", "0...", 1.0)
 def test_a_round_trip_loses_nothing(config, kind, description, ms):
     written = trial(ms, config=config, kind=kind, description=description)
     text = write_tunings("h100", [written])
