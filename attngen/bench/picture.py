@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 from attngen.bench.cases import FP8
 from attngen.bench.labels import Box, leader, place, samples
 from attngen.bench.results import is_results, read
+from attngen.bench.sparse_cases import SPARSE
 from attngen.bench.tables import ROOFLINE, TITLES
 from attngen.errors import UsageError
 
 OURS = "attngen"
+ELSEWHERE = {FP8.name, *(suite.name for suite in SPARSE)}  # under other roofs than that of 16 bits
 COLOURS = {OURS: "#0b57d0", "fa4": "#e59aa6", "fa3": "#f2b774", "flex": "#a9cfa4"}  # ours is drawn last
 SHAPES = (("D64", "o", "D64"), ("D128", "s", "D128"), ("D", "D", "wider heads"), ("", "^", "windows"))  # by beginnings
 INK, PALE, FAINT = "#24292f", "#8c959f", "#eaeef2"
@@ -72,11 +74,11 @@ def _thousands(length: int) -> str:
 
 
 def _marks(rows: Sequence[dict[str, Any]]) -> list[Mark]:
-    """The times to draw; FP8 has another roof."""
+    """The times to draw: of attention in 16 bits, which has one roof."""
     return [
         Mark(row["system"], row["case"], row["tflops"] / row["gbps"] * 1e3, row["tflops"])
         for row in rows
-        if row.get("ms") and row.get("gbps") and row["system"] in COLOURS and row["suite"] != FP8.name
+        if row.get("ms") and row.get("gbps") and row["system"] in COLOURS and row["suite"] not in ELSEWHERE
     ]
 
 
