@@ -10,8 +10,11 @@ _ALWAYS = ("num_warps", "num_stages")
 
 def brief(config: Config) -> str:
     """``portable 64x128 num_warps=4 num_stages=2 descriptor SPLIT_MASKS``: what is off or neutral is left out."""
-    head = f"{config.get('schedule', '?')} {config.get('BLOCK_M', '?')}x{config.get('BLOCK_N', '?')}"
-    names = sorted((name for name in config if name not in _FIRST), key=lambda name: (name not in _ALWAYS, name))
+    tiled = "BLOCK_M" in config and "BLOCK_N" in config
+    tile = f" {config['BLOCK_M']}x{config['BLOCK_N']}" if tiled else ""
+    head = f"{config.get('schedule', '?')}{tile}"
+    first = _FIRST if tiled else ("schedule",)
+    names = sorted((name for name in config if name not in first), key=lambda name: (name not in _ALWAYS, name))
     return " ".join([head, *filter(None, (_word(name, config[name]) for name in names))])
 
 

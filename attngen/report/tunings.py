@@ -76,17 +76,17 @@ class Tuning:
 def tunings(db: Database, target: Target, spec: Spec | None = None) -> list[Tuning]:
     """One row for each kind and size that was tried on ``target``, kinds in the spec's order, short lengths first."""
     plans = {} if spec is None else _plans(spec)
-    found = db.trials(target=target.name, digests=list(plans) if spec is not None else None, shipped=True)
+    order = [] if spec is None else [kind.digest() for kind in spec.kinds]
+    found = db.trials(target=target.name, digests=order if spec is not None else None, shipped=True)
     groups: dict[Problem, list[Trial]] = {}
     for trial in found:
         groups.setdefault(trial.problem, []).append(trial)
     rows = [_row(spec, target, trials, plans.get(problem.digest)) for problem, trials in groups.items()]
-    order = list(plans)
 
     def place(row: Tuning) -> tuple:
         p = row.problem
-        known = order.index(p.digest) if p.digest in plans else len(order)
-        return row.spec, known, row.kind, p.seq_k, p.seq_q, p.batch
+        known = order.index(p.digest) if p.digest in order else len(order)
+        return row.spec, known, row.kind, p.kernel, p.seq_k, p.seq_q, p.batch
 
     return sorted((row for row in rows if row is not None), key=place)
 
@@ -99,7 +99,7 @@ def named_target(db: Database, name: str) -> Target:
 
 
 def _plans(spec: Spec) -> dict[str, ForwardPlan]:
-    """The plans of a spec's kinds by digest; kinds without kernels have no tunings."""
+    """The plans of a spec's kinds by digest; those that have a forward kernel."""
     plans = {}
     for kind in spec.kinds:
         try:
@@ -120,7 +120,8 @@ def _row(spec: Spec | None, target: Target, trials: Sequence[Trial], plan: Forwa
     shipped = any(best is trial for trial in shipped_trials(target.name))
     words = provenance(best, problem, target, shipped=shipped, template=template, triton=triton)
     if plan is None or spec is None:
-        return Tuning(best.spec, best.kind, best, len(trials), words)
+        of_several = "" if problem.kernel == "forward" else f" {problem.kernel}"
+        return Tuning(best.spec, f"{best.kind}{of_several}", best, len(trials), words)
     work = work_of(plan, problem.batch, problem.seq_q, problem.seq_k, target)
     return Tuning(
         spec.name,

@@ -56,7 +56,7 @@ def task_for(plan: Plan, problem: Problem, target: Target, *, spec: str = "") ->
         estimate = partial(_rank, default_config(plan, target, problem))
     else:
         raise UsageError(
-            f"the cost model knows the forward kernel; the {plan.kernel} kernel is tuned on a {target.name}"
+            f"the cost model knows the forward kernel; the {plan.kernel} kernel is tuned on {target.name} itself"
         )
     return Task(
         problem=problem,

@@ -1,9 +1,13 @@
 """What the parts of sparse attention cost at least, counted by hand."""
 
+from pathlib import Path
+
 import pytest
 
+from attngen.database import open_database
 from attngen.report.sparse import part_work, sparse_costs
-from attngen.spec import parse_spec
+from attngen.report.tunings import tunings
+from attngen.spec import load_spec, parse_spec
 from attngen.target import get_target
 
 SPEC = (
@@ -29,3 +33,10 @@ def test_short_sequences_cost_attention_alone():
     short, long = sparse_costs(KIND, [(1, 16), (1, 65536)], H100)
     assert short.indexer_ms == short.select_ms == 0.0 and short.total_ms == short.gathered_ms
     assert short.gathered_ms > 0 and long.indexer_ms > 0 and long.select_ms > 0
+
+
+def test_tunings_of_every_kernel_are_shown(tmp_path):
+    spec = load_spec(Path(__file__).parents[2] / "examples" / "deepseek-v3.2.yaml")
+    rows = tunings(open_database(str(tmp_path / "tunings.sqlite")), H100, spec)
+    assert {row.problem.kernel for row in rows} == {"indexer", "select", "gathered"}
+    assert all(row.kind.endswith(row.problem.kernel) for row in rows)
