@@ -75,25 +75,21 @@ def _check(plan: Any, chosen: Chosen, case: SparseCase) -> None:
             raise WrongAnswer(fault)
 
 
-def _deep_gemm(inputs: SparseInputs) -> Callable[[], torch.Tensor]:
+def _deep_gemm(inputs: SparseInputs, clean: bool = False) -> Callable[[], torch.Tensor]:
     import deep_gemm  # type: ignore[import-not-found]
 
     index = {name: tensor[0] for name, tensor in inputs.index.items()}
     keys = (index["k"], index["k_scale"])
     rest = (index["w"], index["key_first"], index["key_end"])
-    return lambda: deep_gemm.fp8_mqa_logits(index["q"], keys, *rest, clean_logits=False)
+    return lambda: deep_gemm.fp8_mqa_logits(index["q"], keys, *rest, clean_logits=clean)
 
 
 def _deep_gemm_topk(inputs: SparseInputs) -> Call:
     """Rows are taken whole, as is usual: what lies past a row's keys is made -inf first."""
-    import deep_gemm
-
-    index = {name: tensor[0] for name, tensor in inputs.index.items()}
-    keys = (index["k"], index["k_scale"])
-    rest = (index["w"], index["key_first"], index["key_end"])
-    assert inputs.case.kind.select is not None and inputs.case.kind.select.top_k is not None
-    top_k = inputs.case.kind.select.top_k
-    return lambda: torch.topk(deep_gemm.fp8_mqa_logits(index["q"], keys, *rest, clean_logits=True), top_k, dim=-1)
+    select = inputs.case.kind.select
+    assert select is not None and select.top_k is not None
+    logits, top_k = _deep_gemm(inputs, clean=True), select.top_k
+    return lambda: torch.topk(logits(), top_k, dim=-1)
 
 
 def _flash_mla(inputs: SparseInputs) -> Call:

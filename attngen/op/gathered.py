@@ -12,7 +12,7 @@ from attngen.errors import CallError
 from attngen.op.arguments import empty_outputs
 from attngen.op.bound import Bound, compiled_of
 from attngen.op.descriptor import Descriptor
-from attngen.op.launch import MAX_KEPT_SHAPES, signature_of
+from attngen.op.launch import Kept, signature_of
 from attngen.op.tickets import Tickets
 from attngen.plan.boxes import is_gluon
 from attngen.plan.gathered import GatheredPlan
@@ -45,7 +45,7 @@ class GatheredLauncher:
         self.config = config
         self.source = render(plan, config)
         self.tickets = Tickets()
-        self._kept: dict[tuple, Prepared] = {}
+        self._kept: Kept[Prepared] = Kept()
 
     def __call__(
         self,
@@ -64,9 +64,7 @@ class GatheredLauncher:
         prepared = self._kept.get(key)
         if prepared is None:
             check_gathered_call(self.plan, self.config, tensors)
-            if len(self._kept) >= MAX_KEPT_SHAPES:
-                self._kept.clear()
-            prepared = self._kept[key] = Prepared(self, tensors)
+            prepared = self._kept.keep(key, Prepared(self, tensors))
         return prepared(tensors)
 
     def sources(self) -> list[str]:

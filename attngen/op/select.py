@@ -9,7 +9,7 @@ import torch
 from attngen.config import Config
 from attngen.errors import CallError
 from attngen.op.bound import Bound, compiled_of
-from attngen.op.launch import MAX_KEPT_SHAPES, signature_of
+from attngen.op.launch import Kept, signature_of
 from attngen.plan.select import ALIGNED, SelectPlan, most_programs, scratch_elements
 from attngen.source import render
 
@@ -35,7 +35,7 @@ class SelectLauncher:
         self.plan = plan
         self.config = config
         self.source = render(plan, config)
-        self._kept: dict[tuple, PreparedSelection] = {}
+        self._kept: Kept[PreparedSelection] = Kept()
 
     def __call__(
         self, logits: torch.Tensor, key_first: torch.Tensor, key_end: torch.Tensor, *, out: torch.Tensor | None = None
@@ -47,9 +47,7 @@ class SelectLauncher:
         if prepared is None:
             self._check(logits, key_first, key_end)
             self._check_out(logits, out)
-            if len(self._kept) >= MAX_KEPT_SHAPES:
-                self._kept.clear()
-            prepared = self._kept[key] = PreparedSelection(self, logits, out)
+            prepared = self._kept.keep(key, PreparedSelection(self, logits, out))
         prepared(logits, key_first, key_end, out)
         return out
 

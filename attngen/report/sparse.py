@@ -59,8 +59,7 @@ def part_work(kind: Kind, part: Part, batch: int, seq_q: int, seq_k: int, target
     flops = exps = 0.0
     rate = target.peak_flops("bfloat16")
     if part == "gathered":
-        listed = replace(without_selection(kind), window=None, chunk=None, causal=kind.causal)
-        pairs = min(_listed_pairs(listed, select.top_k, seq_q, seq_k), pairs)
+        pairs = min(_listed_pairs(kind, select.top_k, seq_q, seq_k), pairs)
         dims = kind.head_dim.qk + kind.head_dim.v
         flops, exps = 2.0 * kind.heads.query * pairs * dims, float(kind.heads.query * pairs)
         of_keys = dims if kind.latent is None else kind.head_dim.qk
