@@ -127,6 +127,8 @@ def _limit(plan: GatheredPlan, chunk: Chunk) -> str | None:
 def _constants(plan: GatheredPlan) -> list[Assignment]:
     kind = plan.kind
     out = [Assignment("GROUP", str(kind.heads.group), "query heads that share one KV head")]
+    if plan.block > 1:
+        out.append(Assignment("BLOCK", str(plan.block), "neighbouring keys that an entry of a list names"))
     if any(c.padded for c in plan.qk_chunks):
         out.append(Assignment("QK_DIM", str(kind.head_dim.qk), "width of queries and keys"))
     if any(c.padded for c in plan.v_chunks):
@@ -146,6 +148,7 @@ def _constants(plan: GatheredPlan) -> list[Assignment]:
 def _parameters(plan: GatheredPlan, hopper: bool, tickets: bool) -> list[Parameter]:
     """The kernel's run-time parameters, in order."""
     half, keys = plan.kind.head_dim.v // 2, "kv heads, seq_k"
+    named = "key" if plan.block == 1 else "block"
     if hopper:
         out = [
             Parameter("q_desc", f"[batch, heads, seq_q, qk dim], boxes of ROWS heads x {half}"),
@@ -164,7 +167,9 @@ def _parameters(plan: GatheredPlan, hopper: bool, tickets: bool) -> list[Paramet
     out += [
         Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"),
         *([Parameter("max_ptr", "the same, the greatest logit of each row")] if plan.maxima else []),
-        Parameter("indices_ptr", "[batch, kv heads or 1, seq_q, top_k], int32: keys of a query, others are no key"),
+        Parameter(
+            "indices_ptr", f"[batch, kv heads or 1, seq_q, top_k], int32: {named}s of a query, others are no {named}"
+        ),
         Parameter("topk_length_ptr", "[batch, seq_q], int32: entries of each list that count, or None for all"),
         Parameter("offsets_ptr", "[batch], position of the first query, or None for seq_k - seq_q"),
         Parameter("key_range_ptr", "[batch, 2], first and end of the valid keys, or None for all"),
