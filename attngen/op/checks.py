@@ -129,6 +129,11 @@ def _check_extras(plan: ForwardPlan, q: torch.Tensor, k: torch.Tensor, extras: M
             continue
         count = heads if argument.shape == "heads" else batch
         _check_vector(argument.name, value, (count,), whole=argument.shape == "batch")
+    if plan.kind.compress is not None and extras.get("offsets") is None:
+        raise CallError(
+            f"kind '{plan.kind.name}' compresses keys and needs 'offsets': the position of each sequence's first query "
+            "among the keys that were compressed"
+        )
     for name, shape in (("offsets", (batch,)), ("key_range", (batch, 2))):
         if extras.get(name) is not None:
             _check_device(name, extras[name], q.device)

@@ -20,8 +20,9 @@ UNGENERATED = ("mask", "score", "alibi", "documents", "blocks", *WIDENING)
 class GatheredPlan:
     """Attention of every query over the keys that its list names and its kind lets it see.
 
-    An entry of a list names ``block`` neighbouring keys. ``term`` says which of the listed keys count. With ``shared_values`` a key's first columns are its value: each row
-    is loaded once, and ``v_chunks`` are the first of ``qk_chunks``.
+    An entry of a list names ``block`` neighbouring keys, and ``term`` says which of the listed keys count. With
+    ``shared_values`` a key's first columns are its value: each row is loaded once, and ``v_chunks`` are the first of
+    ``qk_chunks``.
     """
 
     kind: Kind
