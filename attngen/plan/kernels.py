@@ -9,8 +9,10 @@ from attngen.plan.gathered import plan_gathered
 from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
 from attngen.plan.select import plan_select
 from attngen.plan.space.common import why_no_float8
-from attngen.spec.model import Kind
+from attngen.spec.model import BlockSelect, Kind
 from attngen.target import Target
+
+GATHERED_HEADS = 8  # that share a list of blocks: so many and more are attended to as they are
 
 
 def selects_keys(kind: Kind) -> bool:
@@ -37,3 +39,36 @@ def index_dtype(kind: Kind, target: Target) -> IndexDtype:
     """In which a kind's keys are scored: as the spec says, but where a GPU has no FP8, in bfloat16."""
     dtype = indexer_of(kind).dtype
     return "bfloat16" if dtype == "float8_e4m3" and why_no_float8(target) else dtype
+
+
+def selects_blocks(kind: Kind) -> bool:
+    """Whether each query attends to blocks of keys that are selected for it."""
+    return kind.select is not None and kind.select.blocks is not None
+
+
+def blocks_of(kind: Kind) -> BlockSelect:
+    """The selection of a kind that selects blocks; NotGeneratedError for others."""
+    if kind.select is None or kind.select.blocks is None:
+        raise NotGeneratedError(f"kind '{kind.name}' has no 'select: {{blocks: ...}}', so no blocks are selected")
+    return kind.select.blocks
+
+
+def lists_of(kind: Kind) -> int:
+    """Lists of blocks that are selected for a query: one for each of its heads, or for each KV head."""
+    return kind.heads.query if blocks_of(kind).per == "head" else kind.heads.kv
+
+
+def plan_of_lists(kind: Kind, lists: int) -> Plan:
+    """What attends where so many lists of blocks are given for a query.
+
+    Heads that share a list make a tile of queries as they are, if they are many; else queries are brought together by
+    the blocks that they chose.
+    """
+    if kind.heads.query // lists >= GATHERED_HEADS:
+        return plan_gathered(kind)
+    raise NotGeneratedError(f"kind {kind.name}: lists of blocks of single heads")
+
+
+def plans_of_lists(kind: Kind) -> tuple[Plan, ...]:
+    """What may attend to lists of blocks, whosever they are."""
+    return tuple(dict.fromkeys(plan_of_lists(kind, lists) for lists in (kind.heads.query, kind.heads.kv)))
