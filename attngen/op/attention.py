@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property
@@ -127,8 +126,7 @@ class KindOp:
     @cached_property
     def operator(self) -> Callable:
         """The torch operator: (q, k, v, the kind's keywords in order) -> (out, lse)."""
-        url = "" if self._db is None else hashlib.sha256(repr(self._db).encode()).hexdigest()[:6]
-        return operator(operator_name(self._spec, self.kind.name, self.kind.digest() + url), self.plan, self.chooser)
+        return operator(operator_name(self._spec, self.kind, self._db), self.plan, self.chooser)
 
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, return_lse: bool = False, **keywords: Any

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from attngen.errors import NotGeneratedError
 from attngen.plan.base import Plan
 from attngen.plan.forward import plan_forward
@@ -20,9 +22,16 @@ def selects_keys(kind: Kind) -> bool:
     return kind.select is not None and kind.select.top_k is not None
 
 
-def plans_of(kind: Kind, target: Target) -> tuple[Plan, ...]:
-    """Of a kind that selects keys the indexer, the selection and attention over lists, else the forward kernel;
-    NotGeneratedError for kinds whose kernels do not exist yet."""
+def attended_whole(kind: Kind) -> Kind | None:
+    """What a kind that selects keys is where a query's list is of all that it sees: attention of a forward kernel,
+    which has the kind's tunings as if it never selected. Latent kinds keep to lists, as fast as their like is dense."""
+    return replace(kind, select=None) if kind.latent is None else None
+
+
+def plans_of(kind: Kind, target: Target, seq_k: int | None = None) -> tuple[Plan, ...]:
+    """Of a kind that selects keys the indexer, the selection and attention over lists, and the forward kernel for
+    sequences no longer than a list; else the forward kernel. Only those that a call over ``seq_k`` keys needs, where
+    that is given. NotGeneratedError for kinds whose kernels do not exist yet."""
     if not selects_keys(kind):
         return (plan_forward(kind),)
     gathered = plan_gathered(kind)
@@ -32,7 +41,12 @@ def plans_of(kind: Kind, target: Target) -> tuple[Plan, ...]:
         raise NotGeneratedError(
             f"kind '{kind.name}': 'dilation' is not generated beside an indexer, which scores neighbouring keys"
         )
-    return plan_indexer(kind, dtype=index_dtype(kind, target)), plan_select(kind), gathered
+    selecting = plan_indexer(kind, dtype=index_dtype(kind, target)), plan_select(kind)
+    dense = attended_whole(kind)
+    whole = () if dense is None else (plan_forward(dense),)
+    if seq_k is None:
+        return (*selecting, gathered, *whole)
+    return (*selecting, gathered) if seq_k > selecting[1].top_k else whole or (gathered,)
 
 
 def index_dtype(kind: Kind, target: Target) -> IndexDtype:
