@@ -8,9 +8,17 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, one_of
-from attngen.integrations.transformers.checks import check_layer, check_request, position_bound
+from attngen.integrations.transformers.checks import (
+    INDICES,
+    check_layer,
+    check_request,
+    check_selection,
+    position_bound,
+)
+from attngen.integrations.transformers.expanded import Expanded
 from attngen.integrations.transformers.masks import read_mask
 from attngen.op import Attention, load
+from attngen.plan.kernels import selects_keys
 from attngen.spec import Spec
 
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
@@ -21,7 +29,8 @@ class Attend:
     """``spec`` as an attention function: (module, q, k, v, mask, **keywords) -> (out, None).
 
     q is (batch, heads, seq_q, dim), out (batch, seq_q, heads, dim). The module says which layer it is; attention
-    weights are never made.
+    weights are never made. Kinds that select keys attend to the keyword ``indices``, int32 (batch, seq_q, n): distinct
+    keys in any order, of which those that a query may not see, and negative ones, are none; n = seq_k lists all.
     """
 
     def __init__(self, spec: Spec, db: Database | str | None, strict: bool) -> None:
@@ -29,6 +38,7 @@ class Attend:
         self.strict = strict
         self._db = db
         self._loaded: dict[torch.dtype, Attention] = {}
+        self._expanded = Expanded(spec.name, db)
 
     def __call__(
         self,
@@ -47,8 +57,17 @@ class Attend:
             raise CallError(
                 f"layer {layer}: kind '{op.kind.name}' counts from the first key, which its cache has let go"
             )
-        names = [argument.name for argument in op.plan.arguments]
-        extras: dict[str, Any] = {name: keywords.get(SINK if name == "sink" else name) for name in names}
+        if selects_keys(op.kind):
+            if self.strict:
+                check_selection(op.kind, layer, module)
+            indices = keywords[INDICES]
+            every = indices.shape[-1] == key.shape[2]
+            op = self._expanded.op(op.kind, query.shape[-1], value.shape[-1], every=every)
+            extras: dict[str, Any] = {} if every else {INDICES: indices}
+            names = ["sink"] if op.kind.sink else []
+        else:
+            names, extras = [argument.name for argument in op.plan.arguments], {}
+        extras |= {name: keywords.get(SINK if name == "sink" else name) for name in names}
         out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
         return out.transpose(1, 2), None
 
