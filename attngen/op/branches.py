@@ -8,10 +8,10 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, did_you_mean
-from attngen.op.attention import KindOp
 from attngen.op.blocks import BlockOp
 from attngen.op.checks import check_tensor
 from attngen.op.compressed import compressed_range, first_positions
+from attngen.op.kind import KindOp
 from attngen.op.mean_keys import window_means
 from attngen.plan.work import compressed_count
 from attngen.spec.model import Kind
@@ -49,6 +49,7 @@ class BranchedOp:
         gates: Tensor,
         offsets: Maybe = None,
         key_range: Maybe = None,
+        return_lse: bool = False,
         **of_branches: Any,
     ) -> Tensor:
         """The sum over branches of gate * attention.
@@ -64,6 +65,10 @@ class BranchedOp:
         """
         for name, tensor in (("q", q), ("k", k), ("v", v), ("gates", gates)):
             check_tensor(name, tensor)
+        if return_lse:
+            raise CallError(
+                f"kind '{self.kind.name}' sums branches, and a sum has no lse; call its branches for theirs"
+            )
         keywords = self._by_branch(of_branches)
         wanted = (*q.shape[:3], len(self.branches))
         if tuple(gates.shape) != wanted or not gates.is_floating_point():
