@@ -96,7 +96,7 @@ class Attention:
 
 
 def make_op(spec: str, kind: Kind, db: Database_ = None) -> Op:
-    """The op of a kind: in branches, over the keys or blocks that are selected for each query, or by a forward kernel."""
+    """The op of a kind: in branches, over the keys or blocks selected for each query, or by a forward kernel."""
     if kind.branches:
         return BranchedOp(spec, kind, db)
     if selects_keys(kind):

@@ -47,10 +47,18 @@ class BlockForward:
         """Whether a list that is selected is of all blocks."""
         return seq_k <= self.blocks.size * self.blocks.top_k
 
-    def cuda(self, q: Tensor, k: Tensor, v: Tensor, *given: Maybe) -> tuple[Tensor, Tensor]:
+    def cuda(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        blocks: Maybe = None,
+        sink: Maybe = None,
+        offsets: Maybe = None,
+        key_range: Maybe = None,
+    ) -> tuple[Tensor, Tensor]:
         """By kernels."""
-        blocks, sink, offsets, key_range = given
-        check_block_call(self.whole.plan, q, k, v, *given)
+        check_block_call(self.whole.plan, q, k, v, blocks, sink, offsets, key_range)
         if blocks is None and self.takes_all(k.shape[2]):
             return self.whole.cuda(q, k, v, *(() if sink is None else (sink,)), offsets, key_range)
         if blocks is None:
@@ -58,10 +66,18 @@ class BlockForward:
         launcher = self.launchers(blocks.shape[1]).at(q.shape[0], q.shape[2], k.shape[2])
         return launcher(q, k, v, blocks, sink=sink, offsets=offsets, key_range=key_range)
 
-    def cpu(self, q: Tensor, k: Tensor, v: Tensor, *given: Maybe) -> tuple[Tensor, Tensor]:
+    def cpu(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        blocks: Maybe = None,
+        sink: Maybe = None,
+        offsets: Maybe = None,
+        key_range: Maybe = None,
+    ) -> tuple[Tensor, Tensor]:
         """By the reference."""
-        blocks, sink, offsets, key_range = given
-        check_block_call(self.whole.plan, q, k, v, *given)
+        check_block_call(self.whole.plan, q, k, v, blocks, sink, offsets, key_range)
         placed: dict[str, Any] = {"offsets": offsets, "key_range": key_range}
         if blocks is None and not self.takes_all(k.shape[2]):
             blocks = self._select.cpu(q, k, None, None, **placed)
@@ -70,9 +86,18 @@ class BlockForward:
         out, lse = empty_outputs(q, self.kind.head_dim.v)
         return out.copy_(exact), lse.copy_(exact_lse)
 
-    def fake(self, q: Tensor, k: Tensor, v: Tensor, *given: Maybe) -> tuple[Tensor, Tensor]:
+    def fake(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        blocks: Maybe = None,
+        sink: Maybe = None,
+        offsets: Maybe = None,
+        key_range: Maybe = None,
+    ) -> tuple[Tensor, Tensor]:
         """Results, not computed."""
-        check_block_call(self.whole.plan, q, k, v, *given)
+        check_block_call(self.whole.plan, q, k, v, blocks, sink, offsets, key_range)
         return empty_outputs(q, self.kind.head_dim.v)
 
     def launchers(self, lists: int) -> Launchers:

@@ -37,7 +37,15 @@ class BlockSelector:
         self.compressed = compressed
         self.launchers = Launchers(plan_block_select(kind, compressed), db)
 
-    def cuda(self, q: Tensor, k: Tensor, lse: Maybe, seq_k: int | None, offsets: Maybe, key_range: Maybe) -> Tensor:
+    def cuda(
+        self,
+        q: Tensor,
+        k: Tensor,
+        lse: Maybe = None,
+        seq_k: int | None = None,
+        offsets: Maybe = None,
+        key_range: Maybe = None,
+    ) -> Tensor:
         """By a kernel."""
         seq_k = k.shape[2] if seq_k is None else seq_k
         sizes = q.shape[0], q.shape[2], seq_k
@@ -49,7 +57,15 @@ class BlockSelector:
         first, end = compressed_bounds(self.compressed, *sizes, q.device, offsets, key_range)
         return launcher(q, k, block_first, block_end, lse=lse, key_first=first, key_end=end)
 
-    def cpu(self, q: Tensor, k: Tensor, lse: Maybe, seq_k: int | None, offsets: Maybe, key_range: Maybe) -> Tensor:
+    def cpu(
+        self,
+        q: Tensor,
+        k: Tensor,
+        lse: Maybe = None,
+        seq_k: int | None = None,
+        offsets: Maybe = None,
+        key_range: Maybe = None,
+    ) -> Tensor:
         """By the reference."""
         placed: dict[str, Any] = {"offsets": offsets, "key_range": key_range}
         if self.compressed is None:

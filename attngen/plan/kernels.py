@@ -9,6 +9,7 @@ from attngen.plan.base import Plan
 from attngen.plan.forward import plan_forward
 from attngen.plan.gathered import plan_gathered
 from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
+from attngen.plan.routed import plan_routed
 from attngen.plan.select import plan_select
 from attngen.plan.space.common import why_no_float8
 from attngen.spec.model import BlockSelect, Kind
@@ -80,7 +81,7 @@ def plan_of_lists(kind: Kind, lists: int) -> Plan:
     """
     if kind.heads.query // lists >= GATHERED_HEADS:
         return plan_gathered(kind)
-    raise NotGeneratedError(f"kind {kind.name}: lists of blocks of single heads")
+    return plan_routed(kind)
 
 
 def plans_of_lists(kind: Kind) -> tuple[Plan, ...]:
