@@ -64,7 +64,7 @@ def attention(
                 s = scored(kind, s, names, alibi_slopes, named)
                 seen = _visible(kind, names, seq_k, prefix, key_range, named)
                 if indices is not None:
-                    seen &= _selected(indices[b, ..., rows, :], h // group, seq_k)
+                    seen &= listed(indices[b, ..., rows, :], h // group, seq_k)
                 s = s.masked_fill(~seen, -math.inf)
                 total = torch.logsumexp(s, -1)
                 denominator = total if sink is None else torch.logaddexp(total, sink[h].to(dtype))
@@ -76,8 +76,8 @@ def attention(
     return out, lse
 
 
-def _selected(indices: torch.Tensor, kv_head: int, seq_k: int) -> torch.Tensor:
-    """Which keys some queries' lists hold: bool (rows, seq_k)."""
+def listed(indices: torch.Tensor, kv_head: int, seq_k: int) -> torch.Tensor:
+    """Which keys some queries' lists, (rows, top_k) or (kv heads, rows, top_k), hold: bool (rows, seq_k)."""
     lists = (indices[kv_head] if indices.dim() == 3 else indices).long()
     kept = torch.where((lists >= 0) & (lists < seq_k), lists, seq_k)
     seen = torch.zeros(lists.shape[0], seq_k + 1, dtype=torch.bool, device=lists.device)
