@@ -19,6 +19,7 @@ from attngen.source import scalars
 from attngen.source.elementwise import Assignment
 from attngen.source.hopper import gluon
 from attngen.source.parameters import Parameter
+from attngen.source.roles import Role
 from attngen.source.types import NOTHING, descriptor, pointer
 from attngen.spec.describe import describe_kind
 
@@ -91,6 +92,32 @@ def _hopper(plan: GatheredPlan, config: Config, context: dict[str, Any]) -> dict
         "tickets": bool(config["TICKETS"]),
         "proxy_fence": bool(config["PROXY_FENCE"]),
         "block_n": config["BLOCK_N"],
+        **_roles(plan, bool(config["TICKETS"])),
+    }
+
+
+def _roles(plan: GatheredPlan, tickets: bool) -> dict[str, Any]:
+    """What passes from the Hopper kernel to its three warpgroups, by name."""
+    drawn = ["drawn"] if tickets else []
+    load = ["tiles", "bias", *drawn, "full", "free", "bias_full"]
+    load += ["k_ptr", "indices_ptr", "topk_length_ptr", "offsets_ptr", "key_range_ptr"]
+    load += [*(["ticket_ptr"] if tickets else []), "stride_kb", "stride_ks", "stride_ib", "stride_is"]
+    load += ["turns", "batches", "seq_q", "seq_k", "top_k"]
+    shared = ["queries", "tiles", "exchanged", "barriers", *drawn, "q_full", "sums_full"]
+    sizes = ["topk_length_ptr", "turns", "batches", "heads", "seq_q", "top_k"]
+    given = [*(["sink_ptr"] if plan.kind.sink else []), *sizes]
+    rows = ["lse_ptr", *(["max_ptr"] if plan.maxima else [])]
+    even = [*shared, "q_desc", "q_rope_desc", "out_desc", *rows, *given]
+    odd = [*shared, "q_desc", "out_desc", *given]
+    return {
+        "load_names": load,
+        "even_names": even,
+        "odd_names": odd,
+        "partitions": [
+            Role("even_warpgroup", even),
+            Role("odd_warpgroup", odd),
+            Role("load_keys", load, registers="PRODUCER_REGISTERS"),
+        ],
     }
 
 

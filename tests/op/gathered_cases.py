@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 
 from attngen import reference
 from attngen.config import Config
 from attngen.spec.model import HeadDim, Heads, Kind, Latent
 from attngen.verify.bounds import OTHER_STEPS, SMALLEST, TANH, TENSOR_CORE_DEPTH, U32, UNIT
-from tests.op.cases import Outcome, strided
+from tests.op.cases import Outcome, largest, strided
 
 NAN = float("nan")
 NO_KEY = (-1, -(2**31), 2**31 - 1, -123456)  # and the number of keys
@@ -205,14 +199,10 @@ def visible(kind: Kind, i: torch.Tensor, j: torch.Tensor, first: int, end: int) 
 
 
 def run_gathered(case: GatheredCase) -> Outcome:
-    """Launch ``case`` in a process that was started with TRITON_INTERPRET=1, and measure it."""
-    import triton
-
+    """Launch ``case`` in the process of the interpreter, and measure it."""
     from attngen.op.gathered import GatheredLauncher
     from attngen.plan import plan_gathered
 
-    assert triton.knobs.runtime.interpret, "Triton was imported before the interpreter was chosen"
-    torch.set_num_threads(1)
     inputs = make_gathered_inputs(case)
     launcher = GatheredLauncher(plan_gathered(case.kind, maxima=case.maxima), case.config)
     results = launcher(**inputs)
@@ -255,22 +245,3 @@ def measured(
         right_rows=bool(right),
         out_strides=tuple(out.stride()),
     )
-
-
-def largest(values: torch.Tensor) -> float:
-    return float(values.abs().max()) if values.numel() else 0.0
-
-
-@contextlib.contextmanager
-def interpreting_process(cache: str) -> Iterator[ProcessPoolExecutor]:
-    """A process in which Triton interprets: that is chosen once, before Triton is imported."""
-    chosen = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "ATTNGEN_CACHE": cache}
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
-    ):
-        for name, value in chosen.items():
-            patch.setenv(name, value)
-        pool.submit(os.getpid).result()  # starts the process, with this environment
-        patch.undo()
-        yield pool

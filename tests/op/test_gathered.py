@@ -12,11 +12,11 @@ from tests.op.cases import kind_of
 from tests.op.gathered_cases import (
     GatheredCase,
     gathered_reference,
-    interpreting_process,
     latent_kind,
     make_gathered_inputs,
     run_gathered,
 )
+from tests.op.test_interpreter import check
 
 SMALL = Config(schedule="portable", BLOCK_H=16, BLOCK_N=16, num_warps=4, num_stages=1)
 HOPPER = Config(schedule="hopper", BLOCK_H=64, BLOCK_N=64, num_warps=4, TURNS=0, TICKETS=True)
@@ -25,16 +25,9 @@ BLOCKS = {size: Select(blocks=BlockSelect(size, 3, last=1)) for size in (4, 12, 
 
 
 @pytest.fixture(scope="module")
-def interpret(tmp_path_factory):
-    """Runs a case in a process in which Triton interprets."""
-    with interpreting_process(str(tmp_path_factory.mktemp("generated"))) as pool:
-        yield lambda case: pool.submit(run_gathered, case).result(timeout=120)
-
-
-def check(outcome):
-    assert outcome.right_rows
-    assert outcome.out_error <= outcome.out_bound
-    assert outcome.lse_error <= outcome.lse_bound
+def interpret(interpreter):
+    """Runs a case in the interpreter."""
+    return lambda case: interpreter(run_gathered, case)
 
 
 KINDS = {
