@@ -23,7 +23,7 @@ KEYS_SUMMED = 1024  # keys whose values tensor cores add up in 14 bits before th
 
 def gluon(text: str) -> str:
     """Elementwise Triton as Gluon says it."""
-    return re.sub(r"\btl\.", "gl.", text.replace("tl.sigmoid(", "sigmoid("))
+    return re.sub(r"\btl\.", "gl.", text)
 
 
 def relative(line: str) -> str:
