@@ -6,6 +6,7 @@ import torch
 
 from attngen.errors import CallError
 from attngen.op.checks import check_call
+from attngen.op.expected import check_sink
 from attngen.plan.forward import ForwardPlan
 
 Tensor = torch.Tensor
@@ -18,12 +19,7 @@ def check_block_call(
     """CallError unless shapes, dtypes, devices and strides are those of a kind; ``whole`` is the plan of its attention
     to all keys."""
     kind = whole.kind
-    if kind.sink != (sink is not None):
-        raise CallError(
-            f"kind '{kind.name}' needs the argument 'sink': one logit a query head"
-            if kind.sink
-            else f"kind '{kind.name}' takes no argument 'sink'"
-        )
+    check_sink(kind, sink)
     given = {"sink": sink} if kind.sink else {}
     check_call(whole, q, k, v, {**given, "offsets": offsets, "key_range": key_range})
     if blocks is None:

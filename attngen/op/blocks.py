@@ -17,7 +17,6 @@ from attngen.op.block_selector import SCHEMA as SELECT_SCHEMA
 from attngen.op.block_selector import BlockSelector
 from attngen.op.checks import check_tensor
 from attngen.op.choose import Chosen
-from attngen.op.kernels import Launchers
 from attngen.op.register import latest_operator, operator_name
 from attngen.plan.kernels import lists_of
 from attngen.problem import Problem
@@ -123,17 +122,15 @@ class BlockOp:
     def source(self, kernel: str | None = None, *, batch: int = 1, seq: int = 4096) -> str:
         """The generated code of a kernel, for the config that this machine would run at these sizes: without a name,
         of the one that attends to selected blocks."""
-        forward = self._forward
-        attending = forward.launchers(lists_of(self.kind))
-        made: dict[str, Launchers] = {one.plan.kernel: one for one in (attending, self._selector.launchers)}
-        if kernel == "forward":
-            plan, chooser = forward.whole.plan, forward.whole.chooser
-        elif kernel is None or kernel in made:
-            launchers = attending if kernel is None else made[kernel]
-            plan, chooser = launchers.plan, launchers.chooser
-        else:
-            raise CallError(f"no kernel '{kernel}'; {one_of([*made, 'forward'])} is generated")
-        return render(plan, chooser.at(Problem(plan.kernel, plan.kind.digest(), batch, seq, seq)).config).text
+        attending = self._forward.launchers(lists_of(self.kind))
+        choosers = {one.plan.kernel: one.chooser for one in (attending, self._selector.launchers)}
+        choosers["forward"] = self._forward.whole.chooser
+        name = attending.plan.kernel if kernel is None else kernel
+        if name not in choosers:
+            raise CallError(f"no kernel '{name}'; {one_of(choosers)} is generated")
+        plan = choosers[name].plan
+        config = choosers[name].at(Problem(name, plan.kind.digest(), batch, seq, seq)).config
+        return render(plan, config).text
 
     @cached_property
     def _selector(self) -> BlockSelector:

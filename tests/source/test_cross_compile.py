@@ -24,7 +24,7 @@ def different_kernels() -> dict[str, tuple[ForwardPlan, Config, str]]:
     """Kind and target -> what to compile; kinds whose code is the same but for names are compiled once."""
     units: dict[tuple, tuple[str, ForwardPlan]] = {}
     for path in EXAMPLES:
-        for kind in (one for kind in load_spec(path).kinds for one in kind.branches or (kind,)):
+        for kind in (one for whole in load_spec(path).kinds for one in whole.branches or (whole,)):
             if kind.select is not None:
                 continue
             plan = plan_forward(kind)
