@@ -14,24 +14,29 @@ Maybe = torch.Tensor | None
 
 
 def check_block_call(
-    whole: ForwardPlan, q: Tensor, k: Tensor, v: Tensor, blocks: Maybe, sink: Maybe, offsets: Maybe, key_range: Maybe
+    whole: ForwardPlan,
+    lists: int,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    blocks: Maybe,
+    sink: Maybe,
+    offsets: Maybe,
+    key_range: Maybe,
 ) -> None:
-    """CallError unless shapes, dtypes, devices and strides are those of a kind; ``whole`` is the plan of its attention
-    to all keys."""
+    """CallError unless shapes, dtypes, devices and strides are those of a kind with so many lists for a query;
+    ``whole`` is the plan of its attention to all keys."""
     kind = whole.kind
     check_sink(kind, sink)
     given = {"sink": sink} if kind.sink else {}
     check_call(whole, q, k, v, {**given, "offsets": offsets, "key_range": key_range})
     if blocks is None:
         return
-    heads = [kind.heads.query] if kind.heads.query == kind.heads.kv else [kind.heads.query, kind.heads.kv]
     batch, _, seq_q, _ = q.shape
-    fits = blocks.dim() == 4 and blocks.shape[0] == batch and blocks.shape[1] in heads and blocks.shape[2] == seq_q
-    if not fits or blocks.dtype != torch.int32:
-        words = " or ".join(str(n) for n in heads)
+    if blocks.dim() != 4 or tuple(blocks.shape[:3]) != (batch, lists, seq_q) or blocks.dtype != torch.int32:
         raise CallError(
-            f"blocks is {tuple(blocks.shape)} of {blocks.dtype}; ({batch}, {words}, {seq_q}, blocks of a query) of "
-            "int32 is needed"
+            f"blocks is {tuple(blocks.shape)} of {blocks.dtype}; ({batch}, {lists}, {seq_q}, blocks of a query) of int32 "
+            "is needed"
         )
     if blocks.device != q.device:
         raise CallError(f"blocks is on {blocks.device} and q on {q.device}; one device is needed")

@@ -17,7 +17,7 @@ from attngen.op.choose import Chooser, Chosen
 from attngen.op.kernels import Launchers
 from attngen.op.register import Implementation
 from attngen.plan.forward import plan_forward
-from attngen.plan.kernels import blocks_of, lists_of, plan_of_lists, plans_of_lists
+from attngen.plan.kernels import blocks_of, lists_of, plan_listed
 from attngen.problem import Problem
 from attngen.spec.model import Kind
 
@@ -30,7 +30,7 @@ SCHEMA = f"(Tensor q, Tensor k, Tensor v, {', '.join(f'Tensor? {name}=None' for 
 class BlockForward:
     """(q, k, v, blocks, sink, offsets, key_range) -> (out, lse), on each device.
 
-    blocks: int32 (batch, heads or kv heads, seq_q, any). Without them they are selected by ``selector``, but where
+    blocks: int32 (batch, heads or kv heads as the kind selects them, seq_q, any). Without them they are selected by ``selector``, but where
     every list would hold every block: there the kind's forward kernel attends to all keys. Lengths decide here, where
     a compiler that traces the operator does not see it.
     """
@@ -41,7 +41,7 @@ class BlockForward:
         self.selector = selector
         plan = plan_forward(replace(kind, select=None))
         self.whole = Implementation(plan, Chooser(plan, db))  # attention to every key that the kind lets a query see
-        self._listed = {plan: Launchers(plan, db) for plan in plans_of_lists(kind)}
+        self.launchers = Launchers(plan_listed(kind), db)
 
     def takes_all(self, seq_k: int) -> bool:
         """Whether a list that is selected is of all blocks."""
@@ -58,12 +58,12 @@ class BlockForward:
         key_range: Maybe = None,
     ) -> tuple[Tensor, Tensor]:
         """By kernels."""
-        check_block_call(self.whole.plan, q, k, v, blocks, sink, offsets, key_range)
+        check_block_call(self.whole.plan, lists_of(self.kind), q, k, v, blocks, sink, offsets, key_range)
         if blocks is None and self.takes_all(k.shape[2]):
             return self.whole.cuda(q, k, v, *(() if sink is None else (sink,)), offsets, key_range)
         if blocks is None:
             blocks = self._select.cuda(q, k, None, None, offsets, key_range)
-        launcher = self.launchers(blocks.shape[1]).at(q.shape[0], q.shape[2], k.shape[2])
+        launcher = self.launchers.at(q.shape[0], q.shape[2], k.shape[2])
         return launcher(q, k, v, blocks, sink=sink, offsets=offsets, key_range=key_range)
 
     def cpu(
@@ -77,7 +77,7 @@ class BlockForward:
         key_range: Maybe = None,
     ) -> tuple[Tensor, Tensor]:
         """By the reference."""
-        check_block_call(self.whole.plan, q, k, v, blocks, sink, offsets, key_range)
+        check_block_call(self.whole.plan, lists_of(self.kind), q, k, v, blocks, sink, offsets, key_range)
         placed: dict[str, Any] = {"offsets": offsets, "key_range": key_range}
         if blocks is None and not self.takes_all(k.shape[2]):
             blocks = self._select.cpu(q, k, None, None, **placed)
@@ -97,20 +97,15 @@ class BlockForward:
         key_range: Maybe = None,
     ) -> tuple[Tensor, Tensor]:
         """Results, not computed."""
-        check_block_call(self.whole.plan, q, k, v, blocks, sink, offsets, key_range)
+        check_block_call(self.whole.plan, lists_of(self.kind), q, k, v, blocks, sink, offsets, key_range)
         return empty_outputs(q, self.kind.head_dim.v)
-
-    def launchers(self, lists: int) -> Launchers:
-        """What attends where so many lists are given, one a query head or a KV head."""
-        return self._listed[plan_of_lists(self.kind, lists)]
 
     def chosen(self, q: Tensor, k: Tensor, v: Tensor) -> Chosen:
         """The config of the kernel that attends where blocks are selected, for tensors of these shapes."""
         if self.takes_all(k.shape[2]):
             return self.whole.chooser(q, k, v)
-        launchers = self.launchers(lists_of(self.kind))
-        problem = Problem(launchers.plan.kernel, self.kind.digest(), q.shape[0], q.shape[2], k.shape[2])
-        return launchers.chooser.at(problem)
+        problem = Problem(self.launchers.plan.kernel, self.kind.digest(), q.shape[0], q.shape[2], k.shape[2])
+        return self.launchers.chooser.at(problem)
 
     @property
     def _select(self) -> BlockSelector:

@@ -18,7 +18,6 @@ from attngen.op.block_selector import BlockSelector
 from attngen.op.checks import check_tensor
 from attngen.op.choose import Chosen
 from attngen.op.register import latest_operator, operator_name
-from attngen.plan.kernels import lists_of
 from attngen.problem import Problem
 from attngen.source import render
 from attngen.spec.model import Kind
@@ -55,8 +54,8 @@ class BlockOp:
         """softmax(score(q k^T)) v over the keys of the blocks that were selected for each query.
 
         q: (batch, heads, seq_q, qk dim); k: (batch, kv heads, seq_k, qk dim); v: (batch, kv heads, seq_k, v dim).
-        blocks: int32 (batch, heads or kv heads, seq_q, any), distinct blocks in any order, of which others than 0 to
-        ceil(seq_k / size) - 1 are none; without them, those that ``select`` gives. Where every list would be of all
+        blocks: int32 (batch, heads or with ``per: kv_head`` KV heads, seq_q, any), distinct blocks in any order, of which
+        others than 0 to ceil(seq_k / size) - 1 are none; without them, those that ``select`` gives. Where every list would be of all
         blocks, nothing is scored. sink: (heads,), of kinds that have one. offsets and key_range: as of every op.
         Returns out (batch, heads, seq_q, v dim) and with ``return_lse`` lse (batch, heads, seq_q), float32, natural
         log, without the sink; a row that sees no key gives 0 and -inf. CPU tensors take the float64 reference.
@@ -122,7 +121,7 @@ class BlockOp:
     def source(self, kernel: str | None = None, *, batch: int = 1, seq: int = 4096) -> str:
         """The generated code of a kernel, for the config that this machine would run at these sizes: without a name,
         of the one that attends to selected blocks."""
-        attending = self._forward.launchers(lists_of(self.kind))
+        attending = self._forward.launchers
         choosers = {one.plan.kernel: one.chooser for one in (attending, self._selector.launchers)}
         choosers["forward"] = self._forward.whole.chooser
         name = attending.plan.kernel if kernel is None else kernel

@@ -73,17 +73,10 @@ def lists_of(kind: Kind) -> int:
     return kind.heads.query if blocks_of(kind).per == "head" else kind.heads.kv
 
 
-def plan_of_lists(kind: Kind, lists: int) -> Plan:
-    """What attends where so many lists of blocks are given for a query.
+def plan_listed(kind: Kind) -> Plan:
+    """What attends to lists of blocks.
 
     Heads that share a list make a tile of queries as they are, if they are many; else queries are brought together by
     the blocks that they chose.
     """
-    if kind.heads.query // lists >= GATHERED_HEADS:
-        return plan_gathered(kind)
-    return plan_routed(kind)
-
-
-def plans_of_lists(kind: Kind) -> tuple[Plan, ...]:
-    """What may attend to lists of blocks, whosever they are."""
-    return tuple(dict.fromkeys(plan_of_lists(kind, lists) for lists in (kind.heads.query, kind.heads.kv)))
+    return plan_gathered(kind) if kind.heads.query // lists_of(kind) >= GATHERED_HEADS else plan_routed(kind)

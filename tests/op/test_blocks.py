@@ -178,7 +178,7 @@ WRONG = [
     ("each", {"q": torch.randn(2, 3, 19, 16)}, "q has 3 heads"),
     ("each", {"sink": torch.randn(4)}, "takes no argument 'sink'"),
     ("shared", {}, "needs the argument 'sink'"),
-    ("each", {"blocks": torch.zeros(2, 3, 19, 2, dtype=torch.int32)}, r"blocks is \(2, 3, 19, 2\).*\(2, 4 or 2, 19"),
+    ("each", {"blocks": torch.zeros(2, 3, 19, 2, dtype=torch.int32)}, r"blocks is \(2, 3, 19, 2\).*\(2, 4, 19"),
     ("each", {"blocks": torch.zeros(2, 4, 19, 2, dtype=torch.int64)}, "of int32 is needed"),
     ("each", {"blocks": [1, 2]}, "'blocks' is list"),
     ("each", {"offsets": torch.zeros(3, dtype=torch.int32)}, "offsets"),
