@@ -35,8 +35,8 @@ def check_block_call(
     batch, _, seq_q, _ = q.shape
     if blocks.dim() != 4 or tuple(blocks.shape[:3]) != (batch, lists, seq_q) or blocks.dtype != torch.int32:
         raise CallError(
-            f"blocks is {tuple(blocks.shape)} of {blocks.dtype}; ({batch}, {lists}, {seq_q}, blocks of a query) of int32 "
-            "is needed"
+            f"blocks is {tuple(blocks.shape)} of {blocks.dtype}; ({batch}, {lists}, {seq_q}, blocks of a query) of "
+            "int32 is needed"
         )
     if blocks.device != q.device:
         raise CallError(f"blocks is on {blocks.device} and q on {q.device}; one device is needed")

@@ -30,9 +30,9 @@ SCHEMA = f"(Tensor q, Tensor k, Tensor v, {', '.join(f'Tensor? {name}=None' for 
 class BlockForward:
     """(q, k, v, blocks, sink, offsets, key_range) -> (out, lse), on each device.
 
-    blocks: int32 (batch, heads or kv heads as the kind selects them, seq_q, any). Without them they are selected by ``selector``, but where
-    every list would hold every block: there the kind's forward kernel attends to all keys. Lengths decide here, where
-    a compiler that traces the operator does not see it.
+    blocks: int32 (batch, lists, seq_q, any), a list for each head or each KV head. Without them they are selected by
+    ``selector``, but where every list would hold every block: there the kind's forward kernel attends to all keys.
+    Lengths decide here, where a compiler that traces the operator does not see it.
     """
 
     def __init__(self, kind: Kind, selector: BlockSelector | None, db: Database | str | None) -> None:

@@ -54,9 +54,10 @@ class BlockOp:
         """softmax(score(q k^T)) v over the keys of the blocks that were selected for each query.
 
         q: (batch, heads, seq_q, qk dim); k: (batch, kv heads, seq_k, qk dim); v: (batch, kv heads, seq_k, v dim).
-        blocks: int32 (batch, heads or with ``per: kv_head`` KV heads, seq_q, any), distinct blocks in any order, of which
-        others than 0 to ceil(seq_k / size) - 1 are none; without them, those that ``select`` gives. Where every list would be of all
-        blocks, nothing is scored. sink: (heads,), of kinds that have one. offsets and key_range: as of every op.
+        blocks: int32 (batch, heads, seq_q, any), or with ``per: kv_head`` (batch, kv heads, seq_q, any), distinct
+        blocks in any order, of which others than 0 to ceil(seq_k / size) - 1 are none; without them, those that
+        ``select`` gives. Where every list would be of all blocks, nothing is scored. sink: (heads,), of kinds that have
+        one. offsets and key_range: as of every op.
         Returns out (batch, heads, seq_q, v dim) and with ``return_lse`` lse (batch, heads, seq_q), float32, natural
         log, without the sink; a row that sees no key gives 0 and -inf. CPU tensors take the float64 reference.
         Raises CallError (a ValueError) for what does not fit the spec.
