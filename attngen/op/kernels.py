@@ -11,6 +11,7 @@ from attngen.op.gathered import GatheredLauncher
 from attngen.op.indexer import IndexerLauncher
 from attngen.op.launch import Launcher
 from attngen.op.quantise import QuantiseLauncher
+from attngen.op.routed import RoutedLauncher
 from attngen.op.select import SelectLauncher
 from attngen.plan import Plan
 from attngen.problem import Problem
@@ -20,6 +21,7 @@ LAUNCHERS: dict[str, Any] = {
     "gathered": GatheredLauncher,
     "indexer": IndexerLauncher,
     "quantise": QuantiseLauncher,
+    "routed": RoutedLauncher,
     "select": SelectLauncher,
 }
 

@@ -3,14 +3,17 @@
 from attngen.plan.base import Plan
 from attngen.plan.forward import ForwardPlan, plan_forward
 from attngen.plan.gathered import GatheredPlan, plan_gathered
+from attngen.plan.routed import RoutedPlan, plan_routed
 from attngen.plan.select import SelectPlan, plan_select
 
 __all__ = [
     "ForwardPlan",
     "GatheredPlan",
     "Plan",
+    "RoutedPlan",
     "SelectPlan",
     "plan_forward",
     "plan_gathered",
+    "plan_routed",
     "plan_select",
 ]

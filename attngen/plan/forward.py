@@ -84,7 +84,7 @@ def plan_forward(kind: Kind) -> ForwardPlan:
             f"kind '{kind.name}' selects keys and has no forward kernel; attngen.load(), 'tune', 'explain' and 'bench "
             "--suite sparse' know its kernels"
         )
-    for field in ("select", "latent", "blocks", "documents"):
+    for field in ("select", "latent", "blocks", "documents", "branches"):
         if getattr(kind, field):
             raise NotGeneratedError(
                 f"kind '{kind.name}': '{field}' is not generated yet; 'attngen check' and 'explain' accept it"

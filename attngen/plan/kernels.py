@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from attngen.errors import NotGeneratedError
 from attngen.plan.base import Plan
 from attngen.plan.forward import plan_forward
 from attngen.plan.gathered import plan_gathered
 from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
+from attngen.plan.routed import plan_routed
 from attngen.plan.select import plan_select
 from attngen.plan.space.common import why_no_float8
-from attngen.spec.model import Kind
+from attngen.spec.model import BlockSelect, Kind
 from attngen.target import Target
+
+GATHERED_HEADS = 8  # that share a list of blocks: so many and more are attended to as they are
 
 
 def selects_keys(kind: Kind) -> bool:
@@ -18,9 +23,16 @@ def selects_keys(kind: Kind) -> bool:
     return kind.select is not None and kind.select.top_k is not None
 
 
-def plans_of(kind: Kind, target: Target) -> tuple[Plan, ...]:
-    """Of a kind that selects keys the indexer, the selection and attention over lists, else the forward kernel;
-    NotGeneratedError for kinds whose kernels do not exist yet."""
+def attended_whole(kind: Kind) -> Kind | None:
+    """What a kind that selects keys is where a query's list is of all that it sees: attention of a forward kernel,
+    which has the kind's tunings as if it never selected. Latent kinds keep to lists, as fast as their like is dense."""
+    return replace(kind, select=None) if kind.latent is None else None
+
+
+def plans_of(kind: Kind, target: Target, seq_k: int | None = None) -> tuple[Plan, ...]:
+    """Of a kind that selects keys the indexer, the selection and attention over lists, and the forward kernel for
+    sequences no longer than a list; else the forward kernel. Only those that a call over ``seq_k`` keys needs, where
+    that is given. NotGeneratedError for kinds whose kernels do not exist yet."""
     if not selects_keys(kind):
         return (plan_forward(kind),)
     gathered = plan_gathered(kind)
@@ -30,10 +42,48 @@ def plans_of(kind: Kind, target: Target) -> tuple[Plan, ...]:
         raise NotGeneratedError(
             f"kind '{kind.name}': 'dilation' is not generated beside an indexer, which scores neighbouring keys"
         )
-    return plan_indexer(kind, dtype=index_dtype(kind, target)), plan_select(kind), gathered
+    selecting = plan_indexer(kind, dtype=index_dtype(kind, target)), plan_select(kind)
+    dense = attended_whole(kind)
+    whole = () if dense is None else (plan_forward(dense),)
+    if seq_k is None:
+        return (*selecting, gathered, *whole)
+    return (*selecting, gathered) if seq_k > selecting[1].top_k else whole or (gathered,)
 
 
 def index_dtype(kind: Kind, target: Target) -> IndexDtype:
     """In which a kind's keys are scored: as the spec says, but where a GPU has no FP8, in bfloat16."""
     dtype = indexer_of(kind).dtype
     return "bfloat16" if dtype == "float8_e4m3" and why_no_float8(target) else dtype
+
+
+def selects_blocks(kind: Kind) -> bool:
+    """Whether each query attends to blocks of keys that are selected for it."""
+    return kind.select is not None and kind.select.blocks is not None
+
+
+def blocks_of(kind: Kind) -> BlockSelect:
+    """The selection of a kind that selects blocks; NotGeneratedError for others."""
+    if kind.select is None or kind.select.blocks is None:
+        raise NotGeneratedError(f"kind '{kind.name}' has no 'select: {{blocks: ...}}', so no blocks are selected")
+    return kind.select.blocks
+
+
+def lists_of(kind: Kind) -> int:
+    """Lists of blocks that are selected for a query: one for each of its heads, or for each KV head."""
+    return kind.heads.query if blocks_of(kind).per == "head" else kind.heads.kv
+
+
+def plan_of_lists(kind: Kind, lists: int) -> Plan:
+    """What attends where so many lists of blocks are given for a query.
+
+    Heads that share a list make a tile of queries as they are, if they are many; else queries are brought together by
+    the blocks that they chose.
+    """
+    if kind.heads.query // lists >= GATHERED_HEADS:
+        return plan_gathered(kind)
+    return plan_routed(kind)
+
+
+def plans_of_lists(kind: Kind) -> tuple[Plan, ...]:
+    """What may attend to lists of blocks, whosever they are."""
+    return tuple(dict.fromkeys(plan_of_lists(kind, lists) for lists in (kind.heads.query, kind.heads.kv)))

@@ -15,6 +15,7 @@ from attngen.plan.indexer import IndexerPlan
 from attngen.plan.select import SelectPlan
 from attngen.problem import Problem
 from attngen.tuner.checks import LSE_TOLERANCE, STRIP, TOLERANCE
+from attngen.verify.answers import exact_logits, rows_unlike_a_stable_sort
 
 CHECK_SIZES = (2, 37, 459)  # a batch, queries and keys: ragged, several tiles of any size
 INDEX_DIFFERENCE = 5e-6  # 1 - cosine-like similarity, as DeepGEMM measures it, of the same quantised numbers
@@ -62,12 +63,7 @@ class IndexerChecks(Strips):
         return inputs["q"].shape[1]
 
     def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
-        q, k, w = inputs["q"][:1, rows].transpose(1, 2), inputs["k"][:1], inputs["w"][:1, rows]
-        scale = inputs.get("k_scale")
-        right = reference.index_scores(q, k, w, k_scale=None if scale is None else scale[:1])[0]
-        j = torch.arange(right.shape[1], device=right.device)
-        first, end = (inputs[name][0, rows, None] for name in ("key_first", "key_end"))
-        seen = (j >= first) & (j < end)
+        right, seen = exact_logits(inputs, 0, rows)
         x, y = found[0, rows, : right.shape[1]][seen].double(), right[seen]
         if not bool(torch.isfinite(x).all()):
             return "logits are not finite"
@@ -88,10 +84,8 @@ class SelectChecks(Strips):
         return inputs["logits"].shape[0]
 
     def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
-        scores, begin, end = (inputs[name][rows] for name in ("logits", "key_first", "key_end"))
-        right = reference.select_keys(scores, begin, end, self.plan.top_k, first=self.plan.first, last=self.plan.last)
-        wrong = int((found[rows] != right).any(1).sum())
-        return f"{wrong} of {right.shape[0]} rows differ from a stable sort" if wrong else None
+        wrong = rows_unlike_a_stable_sort(self.plan, found, inputs, rows)
+        return f"{wrong} of {rows.stop - rows.start} rows differ from a stable sort" if wrong else None
 
 
 class GatheredChecks(Strips):

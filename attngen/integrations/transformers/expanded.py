@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import cast
 
 from attngen.database import Database
 from attngen.op import KindOp, SparseOp
@@ -24,7 +25,7 @@ class Expanded:
         attention reads a key once for many queries.
         """
         kind = expand(kind, qk, v)
-        return self._op(replace(kind, select=None) if every else kind)
+        return cast("KindOp | SparseOp", self._op(replace(kind, select=None) if every else kind))
 
 
 def expand(kind: Kind, qk: int, v: int) -> Kind:
