@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 import torch
 from transformers.masking_utils import sdpa_mask
 
-from attngen.errors import CallError, UsageError
+from attngen.errors import CallError, NotGeneratedError, UsageError
 from attngen.importer import import_config
 from attngen.integrations.transformers import use_indexer
 from attngen.integrations.transformers.masks import COLUMNS
@@ -34,10 +34,10 @@ def in_dtype(indexer, dtype):
     return indexer and Indexer(indexer.heads, indexer.head_dim, dtype)
 
 
-def replaced(name, dtype=torch.float32, **keywords):
+def replaced(name, dtype=torch.float32, device="cpu"):
     """A model of its own whose indexers are attngen's."""
-    made = copy.deepcopy(model(name)).to(dtype)
-    use_indexer(made, spec_of(name), name=NAME, **keywords)
+    made = copy.deepcopy(model(name)).to(device, dtype)
+    use_indexer(made, spec_of(name), name=NAME)
     return made
 
 
@@ -105,14 +105,15 @@ def chosen(lists, matrix):
     return marks.scatter_(-1, kept, True)[..., :-1] & matrix
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("padding", ["none", "right", "left"])
 @pytest.mark.parametrize("name", ["deepseek_v32", "glm_moe_dsa sharing"])
-def test_hidden_states_are_those_of_eager_attention_over_the_same_lists(name, padding):
-    made, inputs, lists = replaced(name), batch(padding), []
+def test_hidden_states_are_those_of_eager_attention_over_the_same_lists(name, padding, device):
+    made, inputs, lists = replaced(name, device=device), batch(padding, device), []
     watch(made, lambda indexer, arguments, keywords, indices: lists.append(indices))
     states = hidden_states(made, inputs, NAME)
     assert len(lists) == spec_of(name).layer_kinds.count("sparse")
-    eager = copy.deepcopy(model(name))
+    eager = copy.deepcopy(model(name)).to(device)
     turns = iter(lists)
     for layer in eager.model.layers:
         if layer.self_attn.indexer is not None:  # which wants a key of every entry: one that is listed already
@@ -178,6 +179,9 @@ def test_a_spec_of_another_model():
     other = replace(sparse, select=replace(sparse.select, top_k=9))
     with pytest.raises(CallError, match="layer 0: the model's index_topk is 8; the spec's kind 'sparse' has 9"):
         use_indexer(made, replace(spec, kinds=(other, spec.kind("shared"))), name=NAME)
+    tiny = replace(sparse, select=replace(sparse.select, indexer=Indexer(4, 32, "bfloat16")))
+    with pytest.raises(NotGeneratedError, match="its indexer has 4 heads; 8 to 128 are generated"):
+        use_indexer(made, replace(spec, kinds=(tiny, spec.kind("shared"))), name=NAME)
     assert not any("forward" in vars(layer.self_attn.indexer or layer) for layer in made.model.layers)
     with pytest.raises(UsageError, match="model_type is 'llama'; the indexers of deepseek_v32 or glm_moe_dsa"):
         use_indexer(model("llama"), spec)

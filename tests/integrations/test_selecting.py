@@ -44,15 +44,16 @@ def other(**changes):
     return replace(DEEPSEEK, kinds=(replace(KIND, **changes),))
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("padding", ["none", "right", "left"])
 @pytest.mark.parametrize("name", SELECTING)
-def test_hidden_states(name, padding):
+def test_hidden_states(name, padding, device):
     register(spec_of(name), name="attngen-test")
-    inputs = batch(padding)
-    eager = hidden_states(model(name), inputs, "eager")
-    assert difference(hidden_states(model(name), inputs, "attngen-test"), eager) < ROUNDING
+    made, inputs = model(name, device), batch(padding, device)
+    eager = hidden_states(made, inputs, "eager")
+    assert difference(hidden_states(made, inputs, "attngen-test"), eager) < ROUNDING
     with torch.no_grad():
-        assert model(name)(**inputs).logits.isfinite().all()  # rows of padding too
+        assert made(**inputs).logits.isfinite().all()  # rows of padding too
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])

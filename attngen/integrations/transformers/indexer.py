@@ -17,6 +17,7 @@ from attngen.integrations.transformers.checks import check_layer, check_selectio
 from attngen.integrations.transformers.masks import describe_mask_call, is_descriptor, read_mask
 from attngen.integrations.transformers.register import enter
 from attngen.op import Selector
+from attngen.plan.indexer import plan_indexer
 from attngen.spec import Spec, load_spec
 
 # The function of each model's module that turns an indexer's queries and keys: halves, or pairs of neighbours.
@@ -43,7 +44,8 @@ def use_indexer(
     stay where they are, and the model is set to attention ``name``, which is registered for this model alone. With any
     other attention its indexers are its own again. spec, db and strict: as of ``register``.
 
-    Raises UsageError for a model whose indexers are not known, and CallError where they are not the spec's.
+    Raises UsageError for a model whose indexers are not known, CallError where they are not the spec's, and what
+    ``register`` raises.
     """
     if not isinstance(spec, Spec):
         spec = load_spec(spec)
@@ -51,10 +53,13 @@ def use_indexer(
     model_type = text_config.model_type
     if model_type not in ROPE:
         raise UsageError(f"model_type is '{model_type}'; the indexers of {one_of(ROPE)} can be replaced")
-    layers = [module for module in model.modules() if getattr(module, "indexer", None) is not None]
-    selectors = {kind.name: Selector(kind, db) for kind in spec.kinds if kind.select and kind.select.indexer}
+    selectors = {}
+    for kind in spec.kinds:
+        if kind.select is not None and kind.select.indexer is not None:
+            plan_indexer(kind)  # NotGeneratedError before anything is replaced
+            selectors[kind.name] = Selector(kind, db)
     chosen = []
-    for module in layers:
+    for module in (module for module in model.modules() if getattr(module, "indexer", None) is not None):
         layer = check_layer(spec, module, strict)
         kind = spec.kind(spec.layer_kinds[layer])
         if kind.name not in selectors:
