@@ -53,6 +53,8 @@ class BlockSelectLauncher:
     ) -> torch.Tensor:
         plan = self.plan
         if out is None:
+            if q.dim() != 4:
+                raise CallError(f"q is (batch, heads, seq_q, dim), but it is {tuple(q.shape)}")
             shape = (q.shape[0], q.shape[1] // plan.heads, q.shape[2], plan.blocks.top_k)
             out = torch.empty(shape, dtype=torch.int32, device=q.device)
         tensors = (q, keys, block_first, block_end, lse, key_first, key_end, out)
