@@ -68,7 +68,7 @@ def make_scores(
     return {"logits": logits, "key_first": torch.zeros_like(end), "key_end": end.clamp_(0, seq_k)}
 
 
-def make_blocks(
+def make_block_select(
     plan: BlockSelectPlan, batch: int, seq_q: int, seq_k: int, *, device: torch.device | str, seed: int = 0
 ) -> dict[str, torch.Tensor]:
     """Keywords of a selection of blocks: q laid out heads last, means or compressed keys, and the bounds of queries at

@@ -88,7 +88,7 @@ def _print_kind(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> None:
 
 
 def _sizes_of(branch: Kind, sizes: Sizes) -> Sizes:
-    from attngen.report.decided import keys_of
+    from attngen.plan.work import keys_of
 
     return [(batch, seq_q, keys_of(branch, seq_k)) for batch, seq_q, seq_k in sizes]
 

@@ -14,7 +14,8 @@ from attngen.op.blocks import BlockOp
 from attngen.op.branches import BranchedOp
 from attngen.op.kind import KindOp
 from attngen.op.sparse import SparseOp
-from attngen.plan.kernels import selects_blocks, selects_keys
+from attngen.plan.kernels import selects_keys
+from attngen.plan.listed import selects_blocks
 from attngen.spec import load_spec
 from attngen.spec.model import EXTERNAL, Dtype, Kind, Spec
 

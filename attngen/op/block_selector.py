@@ -13,7 +13,7 @@ from attngen.op.kernels import Launchers
 from attngen.op.key_bounds import key_bounds
 from attngen.op.mean_keys import block_means
 from attngen.plan.block_select import plan_block_select
-from attngen.plan.kernels import blocks_of, lists_of
+from attngen.plan.listed import blocks_of, lists_of
 from attngen.spec.model import Kind
 
 Tensor = torch.Tensor

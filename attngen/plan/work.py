@@ -40,6 +40,11 @@ def compressed_count(compress: Compress, seq_k: int) -> int:
     return max((seq_k - compress.size) // compress.stride + 1, 0)
 
 
+def keys_of(kind: Kind, seq_k: int) -> int:
+    """Keys that a kind attends to over ``seq_k``: compressed ones are fewer, but one."""
+    return seq_k if kind.compress is None else max(compressed_count(kind.compress, seq_k), 1)
+
+
 def visible_pairs(plan: ForwardPlan, seq_q: int, seq_k: int) -> int:
     """(query, key) pairs of one head of one sequence that the mask lets be seen.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from attngen.plan.work import compressed_count
 from attngen.spec.model import Kind, Spec
 
 SHORTEST, USUAL, LONGEST = 2048, 8192, 65536  # lengths that a picture is drawn at when nobody says
@@ -14,11 +13,6 @@ def decided(kind: Kind) -> tuple[Kind, tuple[str, ...]]:
     """``kind`` without the fields that run time decides, and the names of those left out."""
     left_out = tuple(name for name in ("select", "blocks", "documents") if getattr(kind, name))
     return replace(kind, select=None, blocks=None, documents=False, latent=None, branches=()), left_out
-
-
-def keys_of(branch: Kind, seq: int) -> int:
-    """Keys of a branch over ``seq`` of them: compressed ones are fewer."""
-    return seq if branch.compress is None else max(compressed_count(branch.compress, seq), 1)
 
 
 def telling_length(spec: Spec) -> int:

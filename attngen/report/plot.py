@@ -10,8 +10,9 @@ import numpy as np
 
 from attngen.errors import UsageError
 from attngen.plan import plan_forward
+from attngen.plan.work import keys_of
 from attngen.report import layers
-from attngen.report.decided import decided, keys_of
+from attngen.report.decided import decided
 from attngen.report.picture import picture
 from attngen.report.quantities import duration, quantity, share
 from attngen.report.work import Work, work_of

@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 
 from attngen.plan.forward import plan_forward
-from attngen.plan.kernels import blocks_of, lists_of
+from attngen.plan.listed import blocks_of, lists_of
 from attngen.plan.space.common import why_no_float8
-from attngen.plan.work import ELEMENT_BYTES, compressed_count, compulsory_bytes, visible_pairs
+from attngen.plan.work import ELEMENT_BYTES, compulsory_bytes, keys_of, visible_pairs
 from attngen.problem import Problem
 from attngen.report.work import Work, work_of
 from attngen.spec.model import Kind
@@ -75,11 +75,8 @@ def parts_of(kind: Kind, batch: int, seq: int, target: Target) -> dict[str, Work
 
 def _branch_parts(kind: Kind, branch: Kind, batch: int, seq: int, target: Target) -> dict[str, Work | None]:
     """Of one branch, the part called "" being its attention."""
-    if branch.compress is not None:
-        count = compressed_count(branch.compress, seq)
-        return {"": work_of(plan_forward(branch), batch, seq, count, target) if count else None}
     if branch.select is None or branch.select.blocks is None:
-        return {"": work_of(plan_forward(branch), batch, seq, seq, target)}
+        return {"": work_of(plan_forward(branch), batch, seq, keys_of(branch, seq), target)}
     blocks = branch.select.blocks
     by = next((other for other in kind.branches if other.name == blocks.by), None)
     short = seq <= blocks.size * blocks.top_k
@@ -94,7 +91,7 @@ def block_scores_work(kind: Kind, compressed: Kind | None, batch: int, seq_q: in
         pairs = visible_pairs(plan_forward(without_selection(kind)), seq_q, seq_k) // blocks.size
         keys, exps = seq_k, 0.0  # keys are read for their means
     else:
-        keys = max(compressed_count(compressed.compress, seq_k), 1)
+        keys = keys_of(compressed, seq_k)
         pairs = visible_pairs(plan_forward(compressed), seq_q, keys)
         exps = float(kind.heads.query * pairs)
     numbers = (seq_q * kind.heads.query + keys * kind.heads.kv) * kind.head_dim.qk

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from attngen import reference
-from attngen.inputs_sparse import make_blocks, make_indices, make_quantised_index, make_scores
+from attngen.inputs_sparse import make_block_select, make_indices, make_quantised_index, make_scores
 from attngen.plan.block_select import BlockSelectPlan
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.indexer import IndexerPlan
@@ -94,7 +94,7 @@ class BlockSelectChecks(Strips):
 
     def __init__(self, plan: BlockSelectPlan, problem: Problem, device: str = "cuda") -> None:
         sizes = (problem.batch, problem.seq_q, problem.seq_k)
-        made = (make_blocks(plan, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
+        made = (make_block_select(plan, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
         super().__init__(plan, *made)
         self.seq_k = problem.seq_k
 
