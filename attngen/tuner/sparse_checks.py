@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from attngen import reference
-from attngen.inputs_sparse import make_indices, make_quantised_index, make_scores
+from attngen.inputs_sparse import make_blocks, make_indices, make_quantised_index, make_scores
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.indexer import IndexerPlan
+from attngen.plan.routed import RoutedPlan
 from attngen.plan.select import SelectPlan
 from attngen.problem import Problem
 from attngen.tuner.checks import LSE_TOLERANCE, STRIP, TOLERANCE
@@ -94,13 +95,12 @@ class SelectChecks(Strips):
         return f"{wrong} of {right.shape[0]} rows differ from a stable sort" if wrong else None
 
 
-class GatheredChecks(Strips):
+class ListChecks(Strips):
     """Attention over lists, against float64."""
 
-    def __init__(self, plan: GatheredPlan, problem: Problem, device: str = "cuda") -> None:
-        sizes = (problem.batch, problem.seq_q, problem.seq_k)
-        made = (make_indices(plan.kind, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
-        super().__init__(plan, *made)
+    def indices(self, inputs: dict[str, Any], rows: slice) -> torch.Tensor:
+        """The keys that some queries of the first sequence may see."""
+        raise NotImplementedError
 
     def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
         kind = self.plan.kind
@@ -110,8 +110,8 @@ class GatheredChecks(Strips):
         placed: dict[str, Any] = {"offsets": torch.tensor([offset], dtype=torch.int32, device=q.device)}
         if kind.sink:
             placed["sink"] = inputs["sink"]
-        indices = inputs["indices"][:1, ..., rows, :]
-        right, right_lse = reference.attention(kind, q, k, None if v is None else v[:1], indices=indices, **placed)
+        placed["indices"] = self.indices(inputs, rows)
+        right, right_lse = reference.attention(kind, q, k, None if v is None else v[:1], **placed)
         if not bool(torch.isfinite(out).all()):
             return "the output has values that are not finite"
         error = float((out[:1, :, rows].double() - right).norm() / right.norm().clamp_min(1e-30))
@@ -121,8 +121,35 @@ class GatheredChecks(Strips):
         return None if float(off) <= LSE_TOLERANCE else f"lse is off by {float(off):.2e}"
 
 
+class GatheredChecks(ListChecks):
+    """Of lists of keys."""
+
+    def __init__(self, plan: GatheredPlan, problem: Problem, device: str = "cuda") -> None:
+        sizes = (problem.batch, problem.seq_q, problem.seq_k)
+        made = (make_indices(plan.kind, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
+        super().__init__(plan, *made)
+
+    def indices(self, inputs: dict[str, Any], rows: slice) -> torch.Tensor:
+        return inputs["indices"][:1, ..., rows, :]
+
+
+class RoutedChecks(ListChecks):
+    """Of lists of blocks; the small sizes have a few blocks more than a list, and a part of one."""
+
+    def __init__(self, plan: RoutedPlan, problem: Problem, device: str = "cuda") -> None:
+        batch, seq_q, seq_k = CHECK_SIZES
+        small = (batch, seq_q, plan.select.size * (plan.select.top_k + 2) + seq_k % plan.select.size)
+        sizes = (problem.batch, problem.seq_q, problem.seq_k)
+        made = (make_blocks(plan.kind, *s, device=device, seed=n) for n, s in enumerate((small, sizes)))
+        super().__init__(plan, *made)
+
+    def indices(self, inputs: dict[str, Any], rows: slice) -> torch.Tensor:
+        return reference.keys_of_blocks(inputs["blocks"][:1, :, rows], self.plan.select.size)
+
+
 CHECKS: dict[str, Callable[..., Strips]] = {
     "indexer": IndexerChecks,
     "select": SelectChecks,
     "gathered": GatheredChecks,
+    "routed": RoutedChecks,
 }
