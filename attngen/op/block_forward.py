@@ -17,7 +17,8 @@ from attngen.op.choose import Chooser, Chosen
 from attngen.op.kernels import Launchers
 from attngen.op.register import Implementation
 from attngen.plan.forward import plan_forward
-from attngen.plan.listed import blocks_of, lists_of, plan_listed
+from attngen.plan.kernels import plan_listed
+from attngen.plan.listed import blocks_of, lists_of
 from attngen.problem import Problem
 from attngen.spec.model import Kind
 

@@ -15,12 +15,12 @@ class Part:
     queries: int
 
 
-def split(lists: int, seq_q: int, most: int, unit: int) -> list[Part]:
-    """Parts of about equal size and at most ``most`` queries of lists, or ``unit`` where that is more: whole lists, or
-    part of one, of a multiple of ``unit`` queries. The first is as large as any."""
-    if most >= seq_q:
-        together = -(-lists // -(-lists // (most // seq_q)))
-        return [Part(n, min(together, lists - n), 0, seq_q) for n in range(0, lists, together)]
+def split(lists: int, seq_q: int, together: int, most: int, unit: int) -> list[Part]:
+    """Parts of about equal size: up to ``together`` whole lists, or where that is 0, up to ``most`` queries of one, a
+    multiple of ``unit``. The first is as large as any."""
+    if together:
+        equal = -(-lists // -(-lists // together))
+        return [Part(n, min(equal, lists - n), 0, seq_q) for n in range(0, lists, equal)]
     most = max(most // unit * unit, unit)
     length = -(-seq_q // -(-seq_q // most) // unit) * unit
     return [Part(n, 1, q, min(length, seq_q - q)) for n in range(lists) for q in range(0, seq_q, length)]

@@ -21,8 +21,7 @@ from attngen.source.routed import ENTRIES, MERGED_ROWS, WORD_QUERIES, WORDS, rou
 
 WORKSPACE_BYTES = 256 * 2**20  # of results of single blocks, and of what sorts queries
 MOST_ENTRIES = 2**30  # of a part, times the heads of a list: rows and entries are counted in 32 bits
-TILE_NUMBERS = 4  # of the table of tiles
-ALIGNED = 4  # numbers: the table begins at 16 bytes
+TILE_BYTES, SEGMENT_BYTES, MARK_BYTES = 16, 16, 8  # of each tile, each segment and each word of a segment
 ALIGNED_BYTES = 16  # that the copy engine asks for
 PARTIAL_BYTES = {"float16": 2, "float32": 4}
 # Tensors in the order in which launches take them: of a call, its results, and the workspace.
@@ -136,10 +135,15 @@ class Sizes:
         heads = self.plan.heads_of_list
         scaled = self.plan.partials == "float16"
         row = self.plan.kind.head_dim.v * PARTIAL_BYTES[self.plan.partials] + (8 if scaled else 4)
-        entry = heads * row + 4 + -(-4 * TILE_NUMBERS * heads // self.block_m)
-        query = self.top_k * entry + -(-8 * self.blocks // WORD_QUERIES)
-        most = min(workspace_bytes // query, MOST_ENTRIES // (self.top_k * heads))
-        return split(self.all_lists, self.seq_q, most, WORD_QUERIES)
+        query = self.top_k * (heads * row + 4 + -(-TILE_BYTES * heads // self.block_m))
+        of_list = self.blocks * (SEGMENT_BYTES + TILE_BYTES)
+        words = -(-self.seq_q // WORD_QUERIES)
+        together = workspace_bytes // (self.seq_q * query + of_list + words * self.blocks * MARK_BYTES)
+        together = min(together, MOST_ENTRIES // (self.seq_q * self.top_k * heads))
+        most = (workspace_bytes - of_list) // (query + -(-self.blocks * MARK_BYTES // WORD_QUERIES))
+        return split(
+            self.all_lists, self.seq_q, together, min(most, MOST_ENTRIES // (self.top_k * heads)), WORD_QUERIES
+        )
 
     def words(self, part: Part) -> int:
         """Words that hold a bit for each query."""
@@ -166,8 +170,8 @@ class Sizes:
         def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:
             return torch.empty(shape, dtype=dtype, device=device)
 
-        marks = -(-segments * self.words(part) * 2 // ALIGNED) * ALIGNED
-        zeroed = empty(torch.int32, marks + self.tiles(part) * TILE_NUMBERS)
+        marks = -(-segments * self.words(part) * MARK_BYTES // TILE_BYTES) * TILE_BYTES // 4
+        zeroed = empty(torch.int32, marks + self.tiles(part) * TILE_BYTES // 4)
         sizes, ends = empty(torch.int64, segments), empty(torch.int64, segments)
         tensors = [
             zeroed[:marks],

@@ -11,11 +11,14 @@ from attngen.plan.block_select import plan_block_select
 from attngen.plan.forward import plan_forward
 from attngen.plan.gathered import plan_gathered
 from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
-from attngen.plan.listed import plan_listed
+from attngen.plan.listed import lists_of
+from attngen.plan.routed import plan_routed
 from attngen.plan.select import plan_select
 from attngen.plan.space.common import why_no_float8
 from attngen.spec.model import Kind
 from attngen.target import Target
+
+GATHERED_HEADS = 8  # that share a list of blocks: so many and more are attended to as they are
 
 
 def selects_keys(kind: Kind) -> bool:
@@ -71,3 +74,12 @@ def index_dtype(kind: Kind, target: Target) -> IndexDtype:
     """In which a kind's keys are scored: as the spec says, but where a GPU has no FP8, in bfloat16."""
     dtype = indexer_of(kind).dtype
     return "bfloat16" if dtype == "float8_e4m3" and why_no_float8(target) else dtype
+
+
+def plan_listed(kind: Kind) -> Plan:
+    """What attends to lists of blocks.
+
+    Heads that share a list make a tile of queries as they are, if they are many; else queries are brought together by
+    the blocks that they chose.
+    """
+    return plan_gathered(kind) if kind.heads.query // lists_of(kind) >= GATHERED_HEADS else plan_routed(kind)

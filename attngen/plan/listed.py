@@ -1,14 +1,9 @@
-"""Kinds that select blocks of keys: how many lists a query has, and what attends to them."""
+"""Kinds that select blocks of keys: how, and how many lists of blocks a query has."""
 
 from __future__ import annotations
 
 from attngen.errors import NotGeneratedError
-from attngen.plan.base import Plan
-from attngen.plan.gathered import plan_gathered
-from attngen.plan.routed import plan_routed
 from attngen.spec.model import BlockSelect, Kind
-
-GATHERED_HEADS = 8  # that share a list of blocks: so many and more are attended to as they are
 
 
 def selects_blocks(kind: Kind) -> bool:
@@ -26,12 +21,3 @@ def blocks_of(kind: Kind) -> BlockSelect:
 def lists_of(kind: Kind) -> int:
     """Lists of blocks that are selected for a query: one for each of its heads, or for each KV head."""
     return kind.heads.query if blocks_of(kind).per == "head" else kind.heads.kv
-
-
-def plan_listed(kind: Kind) -> Plan:
-    """What attends to lists of blocks.
-
-    Heads that share a list make a tile of queries as they are, if they are many; else queries are brought together by
-    the blocks that they chose.
-    """
-    return plan_gathered(kind) if kind.heads.query // lists_of(kind) >= GATHERED_HEADS else plan_routed(kind)

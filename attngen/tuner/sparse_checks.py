@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from attngen import reference
-from attngen.inputs_sparse import make_block_select, make_indices, make_quantised_index, make_scores
+from attngen.inputs_sparse import make_block_select, make_blocks, make_listed, make_quantised_index, make_scores
 from attngen.plan.block_select import BlockSelectPlan
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.indexer import IndexerPlan
+from attngen.plan.routed import RoutedPlan
 from attngen.plan.select import SelectPlan
 from attngen.problem import Problem
 from attngen.tuner.checks import LSE_TOLERANCE, STRIP, TOLERANCE
@@ -170,13 +171,12 @@ def _listed(chosen: torch.Tensor, top_k: int) -> torch.Tensor:
     return ordered.masked_fill(ordered == chosen.shape[1], -1).int()
 
 
-class GatheredChecks(Strips):
+class ListChecks(Strips):
     """Attention over lists, against float64."""
 
-    def __init__(self, plan: GatheredPlan, problem: Problem, device: str = "cuda") -> None:
-        sizes = (problem.batch, problem.seq_q, problem.seq_k)
-        made = (make_indices(plan.kind, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
-        super().__init__(plan, *made)
+    def indices(self, inputs: dict[str, Any], rows: slice) -> torch.Tensor:
+        """The keys that some queries of the first sequence may see."""
+        raise NotImplementedError
 
     def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
         kind = self.plan.kind
@@ -186,8 +186,8 @@ class GatheredChecks(Strips):
         placed: dict[str, Any] = {"offsets": torch.tensor([offset], dtype=torch.int32, device=q.device)}
         if kind.sink:
             placed["sink"] = inputs["sink"]
-        indices = inputs["indices"][:1, ..., rows, :]
-        right, right_lse = reference.attention(kind, q, k, None if v is None else v[:1], indices=indices, **placed)
+        placed["indices"] = self.indices(inputs, rows)
+        right, right_lse = reference.attention(kind, q, k, None if v is None else v[:1], **placed)
         if not bool(torch.isfinite(out).all()):
             return "the output has values that are not finite"
         error = float((out[:1, :, rows].double() - right).norm() / right.norm().clamp_min(1e-30))
@@ -197,9 +197,36 @@ class GatheredChecks(Strips):
         return None if float(off) <= LSE_TOLERANCE else f"lse is off by {float(off):.2e}"
 
 
+class GatheredChecks(ListChecks):
+    """Of lists of keys, or of blocks."""
+
+    def __init__(self, plan: GatheredPlan, problem: Problem, device: str = "cuda") -> None:
+        sizes = (problem.batch, problem.seq_q, problem.seq_k)
+        made = (make_listed(plan.kind, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
+        super().__init__(plan, *made)
+
+    def indices(self, inputs: dict[str, Any], rows: slice) -> torch.Tensor:
+        return reference.keys_of_blocks(inputs["indices"][:1, ..., rows, :], self.plan.block)
+
+
+class RoutedChecks(ListChecks):
+    """Of lists of blocks; the small sizes have a few blocks more than a list, and a part of one."""
+
+    def __init__(self, plan: RoutedPlan, problem: Problem, device: str = "cuda") -> None:
+        batch, seq_q, seq_k = CHECK_SIZES
+        small = (batch, seq_q, plan.select.size * (plan.select.top_k + 2) + seq_k % plan.select.size)
+        sizes = (problem.batch, problem.seq_q, problem.seq_k)
+        made = (make_blocks(plan.kind, *s, device=device, seed=n) for n, s in enumerate((small, sizes)))
+        super().__init__(plan, *made)
+
+    def indices(self, inputs: dict[str, Any], rows: slice) -> torch.Tensor:
+        return reference.keys_of_blocks(inputs["blocks"][:1, :, rows], self.plan.select.size)
+
+
 CHECKS: dict[str, Callable[..., Strips]] = {
     "block_select": BlockSelectChecks,
     "indexer": IndexerChecks,
     "select": SelectChecks,
     "gathered": GatheredChecks,
+    "routed": RoutedChecks,
 }

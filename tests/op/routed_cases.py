@@ -39,7 +39,7 @@ class RoutedCase:
     config: Config
     seq_q: int = 23
     seq_k: int = 42
-    batch: int = 2
+    batch: int = 1
     listed: str = "random"  # or "one for all", "none of the first"
     bad: float = 0.2  # share of the entries that are no block
     offsets: tuple[int, ...] | None = None

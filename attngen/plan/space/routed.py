@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 from attngen.config import Config
 from attngen.plan.routed import RoutedPlan
 from attngen.plan.space.common import (
@@ -40,7 +38,7 @@ def parameters(plan: RoutedPlan, target: Target) -> tuple[Parameter, ...]:
         Parameter("BLOCK_N", (16, 32) if full_precision else (32, 64, 128)),
         Parameter("num_warps", (4, 8)),
         Parameter("num_stages", (1, 2) if target.backend == "hip" else (1, 2, 3)),
-        Parameter("loads", ("pointer", "descriptor") if has_tma(target) else ("pointer",)),
+        Parameter("loads", ("pointer", "descriptor") if has_tma(target) and not full_precision else ("pointer",)),
     )
 
 
@@ -74,23 +72,23 @@ def feasible(plan: RoutedPlan, config: Config, target: Target, problem: Problem 
 def preferences(plan: RoutedPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
     wide = max(query_width(plan), value_width(plan))
-    loads = ("descriptor", "pointer") if has_tma(target) else ("pointer",)
+    described: list[tuple[int, int, int, int]] = []
     if plan.kind.dtype == "float32":
-        tiles = [(32, 32, 4, 1)] if wide <= 64 else [(16, 32, 4, 1)] if wide <= 128 else []
-        tiles += [(16, 16, 4, 1), (32, 16, 4, 1), (64, 16, 8, 1), (128, 16, 8, 1)]
-        loads = ("pointer",)
+        tiles = [(32, 16, 8, 1), (16, 16, 4, 1), (64, 16, 8, 1), (128, 16, 8, 1)]
     elif target.backend == "hip":
         tiles = [(64, 64, 4, 1), (64, 32, 4, 1), (128, 32, 8, 1)]
     elif has_tma(target):
-        tiles = [(64, 64, 4, 3), (64, 64, 4, 2)] if wide <= 128 else []
-        tiles += [(128, 64, 8, 2), (64, 32, 4, 2), (128, 32, 8, 2)]
+        described = [(64, 64, 4, 3), (64, 64, 4, 2)] if wide <= 128 else []
+        described += [(128, 64, 8, 2), (64, 32, 4, 2), (128, 32, 8, 2)]
+        tiles = [(128, 64, 8, 2), (128, 32, 8, 2)]
     else:
-        tiles = [(128, 64, 8, 2)] if 64 < wide <= 128 else [(64, 64, 4, 2)] if wide <= 64 else [(64, 64, 8, 2)]
-        tiles += [(128, 64, 8, 2), (64, 32, 4, 2), (64, 32, 8, 2), (128, 32, 8, 2)]
-    return [
-        Config(schedule="portable", BLOCK_M=m, BLOCK_N=n, num_warps=warps, num_stages=stages, loads=way)
-        for (m, n, warps, stages), way in product(tiles, loads)
-    ]
+        tiles = [(64, 64, 4, 2)] if wide <= 64 else [(128, 32, 8, 2)] if wide <= 128 else [(64, 64, 8, 2)]
+        tiles += [(64, 32, 4, 2), (64, 32, 8, 2), (128, 32, 8, 2)]
+    return [_config(*tile, "descriptor") for tile in described] + [_config(*tile, "pointer") for tile in tiles]
+
+
+def _config(rows: int, keys: int, warps: int, stages: int, loads: str) -> Config:
+    return Config(schedule="portable", BLOCK_M=rows, BLOCK_N=keys, num_warps=warps, num_stages=stages, loads=loads)
 
 
 def shared_bytes(plan: RoutedPlan, config: Config, target: Target) -> int:
