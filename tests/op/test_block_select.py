@@ -31,7 +31,6 @@ WIDE = TINY.replace(BLOCK_N=64)
 CASES = {
     "mean": BlockCase(plan_of(heads=(4, 2)), seq_q=21),
     "mean, of float32": BlockCase(plan_of(dtype="float32", dim=24), batch=1),
-    "mean, ties": BlockCase(plan_of(dim=3, top_k=7)),
     "mean, only first and last": BlockCase(plan_of(first=2, last=3, top_k=5), ranges=RAGGED),
     "mean, ragged": BlockCase(plan_of(last=1), ranges=RAGGED),
     "mean, windows": BlockCase(plan_of(**FORCED), ranges=WINDOWS),
@@ -54,7 +53,6 @@ CASES = {
     "paid, three heads": BlockCase(plan_of(paid=True, **THREE, dim=40), strided=True, config=SUMMED),
     "paid, long keys": BlockCase(plan_of(paid=True, size=4, compress=(12, 2), top_k=4)),
     "paid, keys without overlap": BlockCase(plan_of(paid=True, size=8, compress=(4, 4), top_k=4)),
-    "paid, keys of a block": BlockCase(plan_of(paid=True, size=4, compress=(4, 4), top_k=4)),
     "paid, key ranges": BlockCase(plan_of(paid=True, last=1), ranges=WITHIN, key_ranges=KEYS),
     "paid, windows": BlockCase(plan_of(paid=True, per="kv_head"), ranges=WINDOWS, key_ranges=KEYS, config=SUMMED),
     "paid, no keys": BlockCase(plan_of(paid=True), ranges=WITHIN, key_ranges=EMPTY),
