@@ -69,8 +69,8 @@ CALLS = {
     "wide lists": {"width": 12, "bad": 0.0},
     "one block chosen by all": {"listed": "one for all", "bad": 0.0},
     "blocks that none chose": {"listed": "none of the first"},
-    "offsets": {"offsets": (3, -150)},
-    "key range": {"key_range": ((100, 713), (250, 10**6))},
+    "offsets": {"offsets": (3, -150), "batch": 2},
+    "key range": {"key_range": ((100, 713), (250, 10**6)), "batch": 2},
     "strided": {"strided": True},
     "many sequences": {"batch": 9, "seq_q": 130, "seq_k": 257},
 }
