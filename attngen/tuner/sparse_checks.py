@@ -116,15 +116,16 @@ class BlockSelectChecks(Strips):
         self, q: torch.Tensor, keys: torch.Tensor, ends: torch.Tensor, offset: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of a sequence's blocks, and how far float32 may be from them: (lists, rows, blocks), float64."""
-        kind, compressed = self.plan.kind, self.plan.compressed
-        rounding = 2.0**-24 * (kind.head_dim.qk + self.plan.heads + 4)  # of the sum of a product's magnitudes
-        sizes = reference.mean_scores(kind, q.abs(), keys.abs())[0]
+        kind, compressed, heads = self.plan.kind, self.plan.compressed, self.plan.heads
+        rounding = 2.0**-24 * (kind.head_dim.qk + heads + 4)  # of the sum of a product's magnitudes
+        each = keys.double().abs().repeat_interleave(kind.heads.group, 1)
+        sizes = torch.einsum("bhtd,bhnd->bhtn", q.double().abs(), each)[0].unflatten(0, (-1, heads))
         if compressed is None:
-            return reference.mean_scores(kind, q, keys)[0], sizes * rounding
+            return reference.mean_scores(kind, q, keys)[0], sizes.sum(1) * rounding
         offsets = torch.tensor([offset], dtype=torch.int32, device=q.device)
         paid = reference.paid_scores(kind, compressed, q, keys, int(ends.max()), offsets=offsets)[0]
         # An exponent is off by what its product is, of any one key and head, and by what units of base 2 and lse lose.
-        exponent = compressed.scale * sizes.amax(-1, keepdim=True) if keys.shape[2] else torch.zeros_like(paid[..., :1])
+        exponent = compressed.scale * sizes.amax((1, 3))[..., None] if keys.shape[2] else 0.0
         return paid, paid * (exponent * rounding + (exponent + 8) * 2.0**-22)
 
 

@@ -57,7 +57,7 @@ CASES = {
     "paid, windows": BlockCase(plan_of(paid=True, per="kv_head"), ranges=WINDOWS, key_ranges=KEYS, config=SUMMED),
     "paid, no keys": BlockCase(plan_of(paid=True), ranges=WITHIN, key_ranges=EMPTY),
     "paid, more than there are": BlockCase(plan_of(paid=True, top_k=40), blocks=11, batch=1, config=WIDE),
-    "paid, lse is NaN": BlockCase(plan_of(paid=True, **FORCED), special=NAN),
+    "paid, lse is NaN": BlockCase(plan_of(paid=True, **FORCED), special=NAN, key_ranges=KEYS),
     "paid, lse is infinite": BlockCase(plan_of(paid=True, per="kv_head"), special=INF, config=SUMMED),
     "paid, lse is -infinite": BlockCase(plan_of(paid=True), special=-INF, key_ranges=KEYS),
 }

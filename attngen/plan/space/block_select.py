@@ -16,6 +16,7 @@ BLOCKS = (32, 64, 128)  # of a tile
 MOST_SCORES = 64  # of a thread, before the heads of a list are summed
 MOST_ENTRIES = 40  # of a thread, of lists and of tiles: scores and their blocks, of 64 bits each
 LEAST_SCORES = 4
+ENTRY_BYTES = 8
 
 
 def _parameters(plan: BlockSelectPlan, target: Target) -> tuple[Parameter, ...]:
@@ -43,10 +44,11 @@ def _feasible(plan: BlockSelectPlan, config: Config, target: Target, problem: Pr
 
 
 def _shared_bytes(plan: BlockSelectPlan, config: Config, target: Target) -> int:
-    """Queries once, keys once a stage; one stage is in registers where loads go through them."""
+    """Queries once, keys once a stage, entries that warps tell each other; one stage is in registers where loads go
+    through them."""
     stages = int(config["num_stages"] or 1) - (target.backend == "hip")
-    rows = int(config["BLOCK_Q"] or 0) * plan.padded_heads + stages * int(config["BLOCK_N"] or 0)
-    return rows * plan.row_bytes
+    queries, blocks = int(config["BLOCK_Q"] or 0), int(config["BLOCK_N"] or 0)
+    return (queries * plan.padded_heads + stages * blocks) * plan.row_bytes + ENTRY_BYTES * queries * blocks
 
 
 def _preferences(plan: BlockSelectPlan, target: Target, problem: Problem | None) -> list[Config]:
