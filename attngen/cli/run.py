@@ -237,7 +237,7 @@ def _database(job: Job) -> Database:
 
 def _conclude(job: Job) -> None:
     """What was made, where, how fast it is, and what to do with it."""
-    kernels = len({(f.kind, f.config) for f in job.found})
+    kernels = len({(f.kind, f.kernel, f.config) for f in job.found})
     where = f"on {job.target.name}" if job.on_gpu else "in the interpreter"
     say(f"\n{job.spec.name} is done, in {time.monotonic() - job.started:.0f} s", "bold green")
     say(f"code      {job.out}/, {counted(job.files, 'file')}; needs only torch and triton")

@@ -127,15 +127,16 @@ def search(
     ``failed`` is told of a problem that could not be tuned, and the next goes on; without it the error ends all.
     """
     from attngen.plan.kernels import plans_of
+    from attngen.plan.work import keys_of
     from attngen.problem import Problem
     from attngen.tuner import Team, progress_bar, sweep, tune
 
-    jobs = [(*problem, plan) for problem in problems for plan in plans_of(problem[1], target)]
+    jobs = [(*problem, plan) for problem in problems for plan in plans_of(problem[1], target, problem[4])]
     end = None if minutes is None else time.monotonic() + 60 * minutes
     results = []
     with Team(workers) as team:
         for n, (spec, kind, batch, seq_q, seq_k, plan) in enumerate(jobs):
-            problem = Problem(plan.kernel, kind.digest(), batch, seq_q, seq_k)
+            problem = Problem(plan.kernel, plan.kind.digest(), batch, seq_q, keys_of(plan.kind, seq_k))
             share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(jobs) - n)
             title = f"{titled(kind, plan.kernel)}, {batch} x {seq_q} x {seq_k}"
             try:

@@ -87,32 +87,34 @@ def print_findings(found: list[Finding], target: Target | None) -> None:
     """A line for each kind and size, each with its worst config; then every fault."""
     columns = ["kind", "B x Sq x Sk", "kernels", "error / allowed", "lse error / allowed", ""]
     rows = []
-    for kind, case in dict.fromkeys((f.kind, f.case) for f in found):
-        group = [f for f in found if (f.kind, f.case) == (kind, case)]
+    for title, case in dict.fromkeys((f.title, f.case) for f in found):
+        group = [f for f in found if (f.title, f.case) == (title, case)]
         worst = max(group, key=lambda f: (f.status == "failed", f.error))
         bad = sum(f.status == "failed" for f in group)
         rows.append(
             [
-                kind,
+                title,
                 case,
                 str(sum(f.status != "skipped" for f in group)),
                 f"{worst.error:.2g} / {worst.allowed:.2g}",
-                f"{worst.lse_error:.1e} / {worst.lse_allowed:.1e}",
+                f"{worst.lse_error:.1e} / {worst.lse_allowed:.1e}" if worst.lse_allowed else "-",
                 f"{bad} wrong" if bad else "ok",
             ]
         )
     print_table(columns, rows, right=columns[2:5])
     for f in found:
         if f.status != "ok":
-            say(f"{f.status}: {f.kind}, {f.case}, {f.config}: {f.fault}", "red" if f.status == "failed" else "yellow")
+            say(f"{f.status}: {f.title}, {f.case}, {f.config}: {f.fault}", "red" if f.status == "failed" else "yellow")
     if target is not None:
         where = f"on {target.name}, in the spec's dtype; the error is relative L2"
     else:
         where = (
-            "in Triton's interpreter, which takes no Gluon: in float16 or FP8, windows cut "
+            "in Triton's interpreter, which takes no Gluon: in float16 or FP8, windows and lists cut "
             "short; the error is the worst element's of its bound"
         )
-    kernels = len({(f.kind, f.config) for f in found})
+    if any(f.kernel == "select" for f in found):
+        where += "; an indexer's is the worst logit's of its bound, a selection's the rows that differ"
+    kernels = len({(f.kind, f.kernel, f.config) for f in found})
     wrong = sum(f.status == "failed" for f in found)
     say(f"{kernels} kernels, {len(found)} comparisons with the float64 reference: {wrong or 'none'} wrong")
     say(where, "dim")
@@ -127,5 +129,5 @@ def watch(found: Iterator[Finding], spec: Spec, show: bool) -> Iterator[Finding]
 
     with Status(f"verifying {spec.name}", console=console(stderr=True)) as status:
         for number, finding in enumerate(found, 1):
-            status.update(f"verifying {spec.name}: {finding.kind}, {finding.case}, {number} comparisons")
+            status.update(f"verifying {spec.name}: {finding.title}, {finding.case}, {number} comparisons")
             yield finding

@@ -129,10 +129,22 @@ def _check_extras(plan: ForwardPlan, q: torch.Tensor, k: torch.Tensor, extras: M
             continue
         count = heads if argument.shape == "heads" else batch
         _check_vector(argument.name, value, (count,), whole=argument.shape == "batch")
-    for name, shape in (("offsets", (batch,)), ("key_range", (batch, 2))):
-        if extras.get(name) is not None:
-            _check_device(name, extras[name], q.device)
-            _check_vector(name, extras[name], shape, whole=True)
+    if plan.kind.compress is not None and extras.get("offsets") is None:
+        raise CallError(
+            f"kind '{plan.kind.name}' compresses keys and needs 'offsets': the position of each sequence's first query "
+            "among the keys that were compressed"
+        )
+    check_placed(batch, q.device, extras.get("offsets"), extras.get("key_range"))
+
+
+def check_placed(
+    batch: int, device: torch.device, offsets: torch.Tensor | None, key_range: torch.Tensor | None
+) -> None:
+    """CallError unless what says where queries and valid keys are is of a batch of this size."""
+    for name, value, shape in (("offsets", offsets, (batch,)), ("key_range", key_range, (batch, 2))):
+        if value is not None:
+            _check_device(name, value, device)
+            _check_vector(name, value, shape, whole=True)
 
 
 def _check_vector(name: str, value: torch.Tensor, shape: tuple[int, ...], whole: bool) -> None:

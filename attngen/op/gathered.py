@@ -156,35 +156,45 @@ def why_not_gathered_by_hopper(q: torch.Tensor, k: torch.Tensor) -> str | None:
     return None
 
 
+def check_given(plan: GatheredPlan, v: torch.Tensor | None, sink: torch.Tensor | None) -> None:
+    """CallError unless values and a sink are given where the plan's kind has them, and only there."""
+    if plan.shared_values and v is not None:
+        raise CallError(f"kind '{plan.kind.name}' has its values in the keys; v is given, None is needed")
+    if not plan.shared_values and v is None:
+        raise CallError(f"kind '{plan.kind.name}' has values of its own; v is None, a tensor is needed")
+    check_sink(plan.kind, sink)
+
+
 def check_gathered_call(plan: GatheredPlan, config: Config, tensors: Sequence[Any]) -> None:
-    """CallError unless shapes, dtypes, devices and strides are those of the plan's kind."""
+    """CallError unless shapes, dtypes, devices and strides are those of the plan's kind.
+
+    ``tensors`` are a call's, in the launcher's order; lists that are yet to be made are None.
+    """
     q, k, v, indices, sink, offsets, key_range, topk_length = tensors
     kind, dtype = plan.kind, getattr(torch, plan.kind.dtype)
-    if plan.shared_values and v is not None:
-        raise CallError(f"kind '{kind.name}' has its values in the keys; v is given, None is needed")
-    if not plan.shared_values and v is None:
-        raise CallError(f"kind '{kind.name}' has values of its own; v is None, a tensor is needed")
+    check_given(plan, v, sink)
     check_rows(kind, {"q": q, "k": k, "v": v})
     batch, heads, seq_q, _ = q.shape
     group = kind.heads.group
     seq_k, kv_heads = k.shape[2], heads // group
     if heads % group or (plan.shared_values and kv_heads != 1):
         raise CallError(f"q has {heads} heads; {group} share a {'latent' if plan.shared_values else 'KV head'}")
-    listed = (batch, seq_q, indices.shape[-1]) if indices.dim() == 3 else (batch, kv_heads, seq_q, indices.shape[-1])
+    top_k = indices.shape[-1] if indices is not None and indices.dim() else 0
+    of_heads = (kv_heads,) if indices is not None and indices.dim() != 3 else ()
     expected: dict[str, tuple[Any, tuple[int, ...], torch.dtype | None]] = {
         "q": (q, (batch, heads, seq_q, kind.head_dim.qk), dtype),
         "k": (k, (batch, kv_heads, seq_k, kind.head_dim.qk), dtype),
         "v": (v, (batch, kv_heads, seq_k, kind.head_dim.v), dtype),
-        "indices": (indices, listed, torch.int32),
+        "indices": (indices, (batch, *of_heads, seq_q, top_k), torch.int32),
         "sink": (sink, (heads,), None),
         "offsets": (offsets, (batch,), torch.int32),
         "key_range": (key_range, (batch, 2), torch.int32),
         "topk_length": (topk_length, (batch, seq_q), torch.int32),
     }
     check_expected(expected, q.device)
-    if indices.shape[-1] > MAX_TOP_K:
-        raise CallError(f"indices has {indices.shape[-1]} entries a list; at most {MAX_TOP_K} are allowed")
-    check_lists("indices", indices)
-    check_sink(kind, sink)
+    if top_k > MAX_TOP_K:
+        raise CallError(f"indices has {top_k} entries a list; at most {MAX_TOP_K} are allowed")
+    if indices is not None:
+        check_lists("indices", indices)
     if is_gluon(config) and (reason := why_not_gathered_by_hopper(q, k)):
         raise CallError(f"{reason}; another schedule, or contiguous(), would be right")

@@ -6,6 +6,7 @@ from typing import Any
 
 from attngen.config import Config
 from attngen.database import Database
+from attngen.op.block_select import BlockSelectLauncher
 from attngen.op.choose import Chooser
 from attngen.op.gathered import GatheredLauncher
 from attngen.op.indexer import IndexerLauncher
@@ -17,6 +18,7 @@ from attngen.plan import Plan
 from attngen.problem import Problem
 
 LAUNCHERS: dict[str, Any] = {
+    "block_select": BlockSelectLauncher,
     "forward": Launcher,
     "gathered": GatheredLauncher,
     "indexer": IndexerLauncher,

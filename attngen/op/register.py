@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
 from attngen import reference
+from attngen.database import Database
 from attngen.op import ready
 from attngen.op.arguments import empty_outputs
 from attngen.op.checks import check_call, keywords_of
@@ -16,34 +18,81 @@ from attngen.op.choose import Chooser
 from attngen.op.compiled import put_back
 from attngen.op.launch import Kept, Launcher, Prepared, signature_of
 from attngen.plan.forward import ForwardPlan
+from attngen.spec.model import Kind
 
 NAMESPACE = "attngen"
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
 # The one cache of this package: operators cannot be defined twice.
-_registered: dict[str, tuple[Callable, Implementation]] = {}
+_registered: dict[str, tuple[Callable, Any]] = {}
+
+
+class Computes(Protocol):
+    """What an operator does with its arguments, in the order of its schema, on each device."""
+
+    @property
+    def cuda(self) -> Callable[..., Any]: ...
+
+    @property
+    def cpu(self) -> Callable[..., Any]: ...
+
+    @property
+    def fake(self) -> Callable[..., Any]:
+        """Gives results of the right shapes, of which nothing is computed."""
+
+
+Made = TypeVar("Made", bound=Computes)
+
+
+def defined(name: str, schema: str, make: Callable[[], Made]) -> tuple[Callable, Made]:
+    """The operator ``attngen::name`` and what computes it, which ``make`` gives where it is not defined yet."""
+    if name not in _registered:
+        _library.define(f"{name}{schema}")
+        made = make()
+        _library.impl(name, made.cuda, "CUDA")
+        _library.impl(name, made.cpu, "CPU")
+        _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+        torch.library.register_fake(f"{NAMESPACE}::{name}", made.fake, lib=_library)
+        _registered[name] = (getattr(getattr(torch.ops, NAMESPACE), name).default, made)
+    return _registered[name]
 
 
 def operator(name: str, plan: ForwardPlan, chooser: Chooser) -> Callable:
-    """The operator ``attngen::name``, defined when it is not yet; (q, k, v, *keywords) -> (out, lse).
+    """The operator ``attngen::name`` of a forward kernel; (q, k, v, *keywords) -> (out, lse).
 
     Its configs come from ``chooser`` from now on: a spec loaded again sees what was tuned in between.
     """
-    if name not in _registered:
-        _library.define(f"{name}{schema(plan)}")
-        implementation = Implementation(plan, chooser)
-        _library.impl(name, implementation.cuda, "CUDA")
-        _library.impl(name, implementation.cpu, "CPU")
-        _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
-        torch.library.register_fake(f"{NAMESPACE}::{name}", implementation.fake, lib=_library)
-        _registered[name] = (getattr(getattr(torch.ops, NAMESPACE), name).default, implementation)
-    call, implementation = _registered[name]
+    call, implementation = defined(name, schema(plan), lambda: Implementation(plan, chooser))
     implementation.choose_with(chooser)
     return call
 
 
-def operator_name(spec: str, kind: str, digest: str) -> str:
+class Latest:
+    """What an operator computes, by whatever was given last: an op that is made again has looked nothing up yet."""
+
+    def __init__(self) -> None:
+        self.by: Any = None
+
+    def cuda(self, *arguments: Any) -> Any:
+        return self.by.cuda(*arguments)
+
+    def cpu(self, *arguments: Any) -> Any:
+        return self.by.cpu(*arguments)
+
+    def fake(self, *arguments: Any) -> Any:
+        return self.by.fake(*arguments)
+
+
+def latest_operator(name: str, schema: str, by: Computes) -> Callable:
+    """The operator ``attngen::name``, computed by ``by`` from now on."""
+    call, latest = defined(name, schema, Latest)
+    latest.by = by
+    return call
+
+
+def operator_name(spec: str, kind: Kind, db: Database | str | None) -> str:
     """A name of the op for traces and profiles; a schema's names begin with no digit."""
-    return re.sub(r"^(?=\d)|\W", "_", f"{spec}_{kind}_{digest}")
+    url = "" if db is None else hashlib.sha256(repr(db).encode()).hexdigest()[:6]
+    return re.sub(r"^(?=\d)|\W", "_", f"{spec}_{kind.name}_{kind.digest()}{url}")
 
 
 def schema(plan: ForwardPlan) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -13,12 +12,15 @@ from attngen.database import Database
 from attngen.errors import CallError, one_of
 from attngen.op.checks import check_tensor
 from attngen.op.choose import Chosen, target_here
+from attngen.op.index_checks import SOURCES, check_index
 from attngen.op.kernels import Launchers
+from attngen.op.key_bounds import key_bounds
 from attngen.op.quantise import QuantiseLauncher
+from attngen.op.register import latest_operator, operator_name
 from attngen.plan import Plan
 from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
 from attngen.plan.kernels import index_dtype
-from attngen.plan.quantise import SourceDtype, plan_quantise
+from attngen.plan.quantise import plan_quantise
 from attngen.plan.select import plan_select
 from attngen.problem import Problem
 from attngen.source import render
@@ -27,11 +29,10 @@ from attngen.spec.model import Kind
 WORKSPACE_BYTES = 256 * 2**20  # of scores, at most
 COLUMNS = 256  # rows of scores are a multiple of so many apart
 LEAST_ROWS = 8  # queries of a chunk, however long its rows
-SOURCES: dict[torch.dtype, SourceDtype] = {
-    torch.bfloat16: "bfloat16",
-    torch.float16: "float16",
-    torch.float32: "float32",
-}
+SCHEMA = (
+    "(Tensor index_q, Tensor index_k, Tensor index_weights, int workspace_bytes, Tensor? offsets=None, "
+    "Tensor? key_range=None) -> Tensor"
+)
 Part = tuple[slice, slice]  # sequences, queries
 
 
@@ -59,6 +60,7 @@ class Selector:
         self.plan = plan_select(kind)
         self._db = db
         self._launchers: dict[Plan, Launchers] = {}
+        self.operator = latest_operator(operator_name("select", kind, db), SCHEMA, self)
 
     @property
     def top_k(self) -> int:
@@ -80,14 +82,66 @@ class Selector:
         float16 or float32, and quantised as the spec says; index_weights: (batch, seq_q, indexer heads), any floating
         dtype. offsets and key_range: as of every op.
         The score of a key is the sum over heads of weight * relu(q . k) (DeepSeek-V3.2); ties go to the lowest key.
+        No gradient passes a selection. CPU tensors take the float64 reference.
         Raises CallError (a ValueError) for what does not fit the spec.
         """
-        self._check(index_q, index_k, index_weights)
+        for name, tensor in (("index_q", index_q), ("index_k", index_k), ("index_weights", index_weights)):
+            check_tensor(name, tensor)
+        for name, given in (("offsets", offsets), ("key_range", key_range)):
+            if given is not None:
+                check_tensor(name, given)
+        return self.operator(index_q, index_k, index_weights, self.workspace_bytes, offsets, key_range)
+
+    def cuda(
+        self,
+        index_q: torch.Tensor,
+        index_k: torch.Tensor,
+        index_weights: torch.Tensor,
+        workspace_bytes: int,
+        offsets: torch.Tensor | None = None,
+        key_range: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The operator by its kernels."""
+        check_index(self.indexer, index_q, index_k, index_weights, offsets, key_range)
         batch, _, seq_q, _ = index_q.shape
+        first, end = key_bounds(self.kind, batch, seq_q, index_k.shape[1], index_q.device, offsets, key_range)
+        return self.select(self.quantised(index_q, index_k, index_weights), first, end, workspace_bytes)
+
+    def cpu(
+        self,
+        index_q: torch.Tensor,
+        index_k: torch.Tensor,
+        index_weights: torch.Tensor,
+        workspace_bytes: int = WORKSPACE_BYTES,
+        offsets: torch.Tensor | None = None,
+        key_range: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The operator by the reference."""
+        check_index(self.indexer, index_q, index_k, index_weights, offsets, key_range)
+        index = self.quantised(index_q, index_k, index_weights)
+        batch, _, seq_q, _ = index_q.shape
+        scores = reference.index_scores(index.q.transpose(1, 2), index.k, index.weights, k_scale=index.k_scale)
         first, end = reference.key_bounds(
             self.kind, seq_q, index_k.shape[1], batch, offsets=offsets, key_range=key_range, device=index_q.device
         )
-        return self.select(self.quantised(index_q, index_k, index_weights), first, end)
+        plan = self.plan
+        made = reference.select_keys(
+            scores.flatten(0, 1), first.flatten(), end.flatten(), plan.top_k, first=plan.first, last=plan.last
+        )
+        return made.reshape(batch, seq_q, plan.top_k)
+
+    def fake(
+        self,
+        index_q: torch.Tensor,
+        index_k: torch.Tensor,
+        index_weights: torch.Tensor,
+        workspace_bytes: int,
+        offsets: torch.Tensor | None = None,
+        key_range: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """The operator's result, not computed."""
+        check_index(self.indexer, index_q, index_k, index_weights, offsets, key_range)
+        return index_q.new_empty((index_q.shape[0], index_q.shape[2], self.top_k), dtype=torch.int32)
 
     def quantised(self, index_q: torch.Tensor, index_k: torch.Tensor, index_weights: torch.Tensor) -> Index:
         """Queries, keys and weights as they are scored: in FP8 where the spec says so and the GPU has it."""
@@ -107,17 +161,18 @@ class Selector:
             q.contiguous(), k, (weights * q_scale if scaled else weights).contiguous(), k_scale if scaled else None
         )
 
-    def select(self, index: Index, first: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
+    def select(
+        self, index: Index, first: torch.Tensor, end: torch.Tensor, workspace_bytes: int | None = None
+    ) -> torch.Tensor:
         """The selection among each query's keys, from ``first`` to before ``end``, int32 (batch, seq_q)."""
-        if index.q.device.type != "cuda":
-            return self._by_reference(index, first, end)
+        workspace = self.workspace_bytes if workspace_bytes is None else workspace_bytes
         batch, seq_q = first.shape
         seq_k = index.k.shape[1]
         score, choose = (self._of(plan).at(batch, seq_q, seq_k) for plan in self._plans(index.q.device))
         out = torch.empty(batch, seq_q, self.top_k, dtype=torch.int32, device=first.device)
-        columns = -(-seq_k // COLUMNS) * COLUMNS
+        columns = max(-(-seq_k // COLUMNS), 1) * COLUMNS
         scores: torch.Tensor | None = None
-        for part in chunks(batch, seq_q, self.workspace_bytes // (4 * columns)):
+        for part in chunks(batch, seq_q, workspace // (4 * columns)):
             bounds = [bound[part].contiguous() for bound in (first, end)]
             if scores is None:  # the first chunk is the largest
                 scores = torch.empty(*bounds[0].shape, columns, dtype=torch.float32, device=first.device)
@@ -153,36 +208,6 @@ class Selector:
         if plan not in self._launchers:
             self._launchers[plan] = Launchers(plan, self._db)
         return self._launchers[plan]
-
-    def _by_reference(self, index: Index, first: torch.Tensor, end: torch.Tensor) -> torch.Tensor:
-        scores = reference.index_scores(index.q.transpose(1, 2), index.k, index.weights, k_scale=index.k_scale)
-        plan = self.plan
-        made = reference.select_keys(
-            scores.flatten(0, 1), first.flatten(), end.flatten(), plan.top_k, first=plan.first, last=plan.last
-        )
-        return made.reshape(*first.shape, plan.top_k)
-
-    def _check(self, index_q: torch.Tensor, index_k: torch.Tensor, index_weights: torch.Tensor) -> None:
-        """CallError unless shapes, dtypes and devices are those of the indexer."""
-        heads, dim = self.indexer.heads, self.indexer.head_dim
-        check_tensor("index_q", index_q)
-        batch, seq_q = (index_q.shape[0], index_q.shape[2]) if index_q.dim() == 4 else (-1, -1)
-        wanted: dict[str, tuple[Any, tuple[int, ...], str]] = {  # -1: any
-            "index_q": (index_q, (-1, heads, -1, dim), f"(batch, {heads}, seq_q, {dim})"),
-            "index_k": (index_k, (batch, -1, dim), f"(batch, seq_k, {dim})"),
-            "index_weights": (index_weights, (batch, seq_q, heads), f"(batch, seq_q, {heads})"),
-        }
-        for name, (tensor, shape, words) in wanted.items():
-            check_tensor(name, tensor)
-            fits = tensor.dim() == len(shape)
-            if not fits or any(n not in (-1, size) for n, size in zip(shape, tensor.shape, strict=True)):
-                raise CallError(f"{name} has shape {tuple(tensor.shape)}; {words} is needed")
-            if tensor.device != index_q.device:
-                raise CallError(f"{name} is on {tensor.device} and index_q on {index_q.device}; one device is needed")
-            if tensor.dtype not in SOURCES:
-                raise CallError(f"{name} is {tensor.dtype}; {one_of(SOURCES.values())} is needed")
-            if name != "index_weights" and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-                raise CallError(f"{name} has stride {tensor.stride(-1)} in its last dimension; 1 is needed")
 
 
 def chunks(batch: int, seq_q: int, rows: int) -> Iterator[Part]:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from attngen import reference
-from attngen.config import Config
 from attngen.database import Database
-from attngen.errors import CallError
-from attngen.op.arguments import empty_outputs
+from attngen.errors import CallError, NotGeneratedError
 from attngen.op.backward import without_backward
 from attngen.op.checks import check_tensor
 from attngen.op.choose import Chosen
-from attngen.op.gathered import check_gathered_call, why_not_gathered_by_hopper
-from attngen.op.kernels import Launchers
-from attngen.op.selector import WORKSPACE_BYTES, Selector
+from attngen.op.register import latest_operator, operator_name
+from attngen.op.selector import Selector
+from attngen.op.sparse_forward import OPTIONAL, SCHEMA, SparseForward
 from attngen.plan.gathered import GatheredPlan, plan_gathered
 from attngen.problem import Problem
 from attngen.source import render
 from attngen.spec.model import Kind
-
-INDEX_KEYWORDS = ("index_q", "index_k", "index_weights")
-ANY_LAYOUT = Config(schedule="portable")
 
 
 class SparseOp:
@@ -34,6 +30,8 @@ class SparseOp:
         self.kind = kind
         self._spec = spec
         self._db = db
+        with suppress(NotGeneratedError, CallError):  # said when the op is used
+            _ = self.operator, self.select  # made now, because torch.compile cannot make them in the middle of a graph
 
     @cached_property
     def plan(self) -> GatheredPlan:
@@ -45,7 +43,12 @@ class SparseOp:
         """(index_q, index_k, index_weights) -> the keys that each query attends to."""
         if self.kind.select is None or self.kind.select.indexer is None:
             raise CallError(f"kind '{self.kind.name}' has no indexer; give 'indices'")
-        return Selector(self.kind, self._db, WORKSPACE_BYTES)
+        return Selector(self.kind, self._db)
+
+    @cached_property
+    def operator(self) -> Callable:
+        """The torch operator: (q, k, v, indices, what the indexer takes, sink, offsets, key_range) -> (out, lse)."""
+        return latest_operator(operator_name(self._spec, self.kind, self._db), SCHEMA, self._forward)
 
     def __call__(
         self,
@@ -78,66 +81,34 @@ class SparseOp:
             check_tensor(name, tensor)
             if tensor.dim() != 4:
                 raise CallError(f"{name} has shape {tuple(tensor.shape)}; (batch, heads, sequence, dim) is needed")
-        placed: dict[str, Any] = {"offsets": offsets, "key_range": key_range}
-        lengths: dict[str, Any] = {}
-        if indices is None:
-            given = dict(zip(INDEX_KEYWORDS, (index_q, index_k, index_weights), strict=True))
-            indices, lengths["topk_length"] = self._selected(q, k, given, placed)
-        arguments = {**placed, "sink": sink} if self.kind.sink else placed
-        if q.device.type == "cuda":
-            gluon = why_not_gathered_by_hopper(q, k) is None
-            launcher = self._launchers.at(q.shape[0], q.shape[2], k.shape[2], gluon=gluon)
-            out, lse = without_backward(partial(launcher, **arguments, **lengths), self.kind.name, q, k, v, indices)
-        else:
-            check_gathered_call(self.plan, ANY_LAYOUT, (q, k, v, indices, sink, offsets, key_range, None))
-            exact, exact_lse = reference.attention(self.kind, q, k, v, indices=indices, **arguments)
-            out, lse = empty_outputs(q, self.kind.head_dim.v)
-            out.copy_(exact)
-            lse.copy_(exact_lse)
+        given = (v, indices, index_q, index_k, index_weights, sink, offsets, key_range)
+        for name, optional in zip(OPTIONAL, given, strict=True):
+            if optional is not None:
+                check_tensor(name, optional)
+        out, lse = without_backward(self.operator, self.kind.name, q, k, *given)
         return (out, lse) if return_lse else out
 
-    def config(self, q: torch.Tensor, k: torch.Tensor) -> Chosen:
-        """What would run for these tensors, and where that choice comes from."""
-        problem = Problem("gathered", self.kind.digest(), q.shape[0], q.shape[2], k.shape[2])
-        return self._launchers.chooser.at(problem, gluon=why_not_gathered_by_hopper(q, k) is None)
+    def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor | None = None) -> Chosen:
+        """What would attend for these tensors, and where that choice comes from."""
+        return self._forward.chosen(q, k, v)
 
     def source(self, kernel: str = "gathered", *, batch: int = 1, seq: int = 4096) -> str:
-        """The generated code of "gathered", "indexer" or "select", for what this machine would run at these sizes."""
+        """The generated code of "gathered", "indexer" or "select", or of the "forward" kernel that sequences no longer
+        than a list take, for what this machine would run at these sizes."""
+        forward = self._forward
         if kernel == "gathered":
-            config = self._launchers.chooser.at(Problem(kernel, self.kind.digest(), batch, seq, seq)).config
+            config = forward.launchers.chooser.at(Problem(kernel, self.kind.digest(), batch, seq, seq)).config
             return render(self.plan, config).text
+        if kernel == "forward" and forward.whole is not None:
+            plan = forward.whole.plan
+            config = forward.whole.chooser.at(Problem(kernel, plan.kind.digest(), batch, seq, seq)).config
+            return render(plan, config).text
         return self.select.source(kernel, batch, seq)
 
     @cached_property
-    def _launchers(self) -> Launchers:
-        return Launchers(self.plan, self._db)
-
-    def _selected(
-        self, q: torch.Tensor, k: torch.Tensor, given: dict[str, Any], placed: dict[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each query's keys, and how many entries of its list may be keys."""
-        batch, _, seq_q, _ = q.shape
-        seq_k, top_k = k.shape[2], self.select.top_k
-        first, end = reference.key_bounds(self.kind, seq_q, seq_k, batch, device=q.device, **placed)
-        if seq_k <= top_k:
-            every = torch.arange(seq_k, dtype=torch.int32, device=q.device).expand(batch, seq_q, seq_k)
-            return every, end.clamp(0, seq_k)
-        missing = [name for name, tensor in given.items() if tensor is None]
-        if missing:
-            raise CallError(
-                f"kind '{self.kind.name}' needs the argument '{missing[0]}': its indexer selects {top_k} of {seq_k} "
-                "keys; 'indices' would do too"
-            )
-        index_q, index_k = given["index_q"], given["index_k"]
-        if index_q.dim() == 4 and index_k.dim() == 3:  # else the selection says what is wrong
-            sizes, wanted = (index_q.shape[0], index_q.shape[2], index_k.shape[1]), (batch, seq_q, seq_k)
-            if sizes != wanted:
-                raise CallError(
-                    f"index_q and index_k are of batch, queries and keys {sizes}, and q and k of {wanted}; they must "
-                    "be equal"
-                )
-        indices = self.select(**given, **placed)
-        return indices, (end.clamp(max=seq_k) - first.clamp(min=0)).clamp(0, top_k)
+    def _forward(self) -> SparseForward:
+        indexed = self.kind.select is not None and self.kind.select.indexer is not None
+        return SparseForward(self.plan, self.select if indexed else None, self._db)
 
     def __repr__(self) -> str:
         return f"<attngen op {self._spec}.{self.kind.name}>"

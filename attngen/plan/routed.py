@@ -10,6 +10,7 @@ from attngen.plan.chunks import Chunk, head_dim_chunks
 from attngen.plan.forward import LOG2E
 from attngen.plan.gathered import UNGENERATED
 from attngen.plan.keys import Interval, Term, interval_of
+from attngen.plan.listed import blocks_of
 from attngen.plan.visibility import visibility
 from attngen.spec.model import BlockSelect, Kind
 
@@ -52,13 +53,6 @@ class RoutedPlan:
     def exp_scale(self) -> float:
         """What turns a running score into base-2 units; a softcap wants the softmax scale before it."""
         return (self.kind.scale if self.kind.softcap is None else 1.0) * LOG2E
-
-
-def blocks_of(kind: Kind) -> BlockSelect:
-    """How ``kind`` selects blocks; NotGeneratedError where it does not."""
-    if kind.select is None or kind.select.blocks is None:
-        raise NotGeneratedError(f"kind '{kind.name}' selects no blocks; 'select: {{blocks: ...}}' is what is routed")
-    return kind.select.blocks
 
 
 def plan_routed(kind: Kind) -> RoutedPlan:

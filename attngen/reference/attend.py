@@ -65,8 +65,8 @@ def attention(
                 s = scored(kind, s, names, alibi_slopes, named)
                 seen = _visible(kind, names, seq_k, prefix, key_range, named)
                 if indices is not None:
-                    each = indices.dim() == 4 and indices.shape[1] == heads  # a list for each query head
-                    seen &= _selected(indices[b, ..., rows, :], h if each else h // group, seq_k)
+                    places = indices.shape[1] if indices.dim() == 4 else 1  # lists of a query, one for some heads each
+                    seen &= listed(indices[b, ..., rows, :], h * places // heads, seq_k)
                 s = s.masked_fill(~seen, -math.inf)
                 total = torch.logsumexp(s, -1)
                 denominator = total if sink is None else torch.logaddexp(total, sink[h].to(dtype))
@@ -78,9 +78,9 @@ def attention(
     return out, lse
 
 
-def _selected(indices: torch.Tensor, head: int, seq_k: int) -> torch.Tensor:
-    """Which keys some queries' lists hold: bool (rows, seq_k)."""
-    lists = (indices[head] if indices.dim() == 3 else indices).long()
+def listed(indices: torch.Tensor, place: int, seq_k: int) -> torch.Tensor:
+    """Which keys some queries' lists, (rows, top_k) or at a place of (lists, rows, top_k), hold: bool (rows, seq_k)."""
+    lists = (indices[place] if indices.dim() == 3 else indices).long()
     kept = torch.where((lists >= 0) & (lists < seq_k), lists, seq_k)
     seen = torch.zeros(lists.shape[0], seq_k + 1, dtype=torch.bool, device=lists.device)
     return seen.scatter_(1, kept, True)[:, :seq_k]

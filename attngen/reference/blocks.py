@@ -66,6 +66,25 @@ def paid_scores(
     return _by_list(kind, paid)
 
 
+def block_bounds(
+    kind: Kind,
+    seq_q: int,
+    seq_k: int,
+    batch: int,
+    *,
+    offsets: torch.Tensor | None = None,
+    key_range: torch.Tensor | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """First and end of the blocks that hold keys which each query may see, int32 (batch, seq_q); 0 and 0 for none."""
+    size = _blocks(kind).size
+    first, end = key_bounds(kind, seq_q, seq_k, batch, offsets=offsets, key_range=key_range, device=device)
+    first, end = first.clamp_min(0), end.clamp_max(seq_k)
+    empty = end <= first
+    first_block = torch.div(first, size, rounding_mode="floor").masked_fill(empty, 0)
+    return first_block, torch.div(end + size - 1, size, rounding_mode="floor").masked_fill(empty, 0)
+
+
 def select_blocks(
     kind: Kind,
     scores: torch.Tensor,
@@ -78,11 +97,9 @@ def select_blocks(
     int32 (batch, lists, seq_q, top_k), by the rules of ``select_keys``."""
     batch, lists, seq_q, _ = scores.shape
     blocks = _blocks(kind)
-    first, end = key_bounds(kind, seq_q, seq_k, batch, offsets=offsets, key_range=key_range, device=scores.device)
-    first, end = first.clamp_min(0), end.clamp_max(seq_k)
-    empty = end <= first
-    first_block = torch.div(first, blocks.size, rounding_mode="floor").masked_fill(empty, 0)
-    end_block = torch.div(end + blocks.size - 1, blocks.size, rounding_mode="floor").masked_fill(empty, 0)
+    first_block, end_block = block_bounds(
+        kind, seq_q, seq_k, batch, offsets=offsets, key_range=key_range, device=scores.device
+    )
     begin, stop = (bound[:, None].expand(batch, lists, seq_q).flatten() for bound in (first_block, end_block))
     made = select_keys(scores.flatten(0, 2), begin, stop, blocks.top_k, first=blocks.first, last=blocks.last)
     return made.reshape(batch, lists, seq_q, blocks.top_k)

@@ -13,10 +13,11 @@ from attngen.database.ranking import best_first, provenance
 from attngen.database.shipped import shipped_trials
 from attngen.errors import NotGeneratedError
 from attngen.plan import ForwardPlan, plan_forward
+from attngen.plan.kernels import attended_whole
 from attngen.problem import Problem
 from attngen.report.work import work_of
 from attngen.source import template_digest
-from attngen.spec.model import Spec
+from attngen.spec.model import Kind, Spec
 from attngen.target import TARGETS, Target, get_target
 
 
@@ -75,8 +76,8 @@ class Tuning:
 
 def tunings(db: Database, target: Target, spec: Spec | None = None) -> list[Tuning]:
     """One row for each kind and size that was tried on ``target``, kinds in the spec's order, short lengths first."""
-    plans = {} if spec is None else _plans(spec)
-    order = [] if spec is None else [kind.digest() for kind in spec.kinds]
+    kinds = [] if spec is None else _kinds(spec)
+    plans, order = _plans(kinds), [kind.digest() for kind in kinds]
     found = db.trials(target=target.name, digests=order if spec is not None else None, shipped=True)
     groups: dict[Problem, list[Trial]] = {}
     for trial in found:
@@ -98,10 +99,17 @@ def named_target(db: Database, name: str) -> Target:
     return get_target(name)
 
 
-def _plans(spec: Spec) -> dict[str, ForwardPlan]:
-    """The plans of a spec's kinds by digest; those that have a forward kernel."""
+def _kinds(spec: Spec) -> list[Kind]:
+    """A spec's kinds and their branches, each that selects followed by what it is where there are few keys."""
+    ones = [one for kind in spec.kinds for one in kind.branches or (kind,)]
+    pairs = [(one, None if one.select is None else attended_whole(one)) for one in ones]
+    return [one for pair in pairs for one in pair if one is not None]
+
+
+def _plans(kinds: Sequence[Kind]) -> dict[str, ForwardPlan]:
+    """The plans of kinds by digest; those that have a forward kernel."""
     plans = {}
-    for kind in spec.kinds:
+    for kind in kinds:
         try:
             plans[kind.digest()] = plan_forward(kind)
         except NotGeneratedError:

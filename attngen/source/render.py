@@ -19,6 +19,7 @@ from attngen.plan.forward import ForwardPlan
 from attngen.plan.routed import RoutedPlan
 from attngen.problem import next_power_of_two
 from attngen.resources import cache_dir, resource_dir
+from attngen.source.block_select import block_select_context
 from attngen.source.context import forward_context
 from attngen.source.gathered import gathered_context
 from attngen.source.indexer import indexer_context
@@ -30,6 +31,7 @@ from attngen.source.text import assignment, call, decorator, fold, tidy
 from attngen.source.types import NOTHING
 
 TEMPLATES = {  # of each kernel's schedules
+    "block_select": {"portable": "block_select_portable.py.j2"},
     "forward": {
         "portable": "forward_portable.py.j2",
         "window": "forward_window.py.j2",
@@ -43,6 +45,7 @@ TEMPLATES = {  # of each kernel's schedules
     "select": {"portable": "select_portable.py.j2", "hopper": "select_hopper.py.j2"},
 }
 CONTEXTS: dict[str, Callable[[Any, Config], dict[str, Any]]] = {  # by kernel
+    "block_select": block_select_context,
     "forward": forward_context,
     "gathered": gathered_context,
     "indexer": indexer_context,

@@ -161,6 +161,10 @@ class Kind:
         """The dtype of out."""
         return "bfloat16" if self.quantised else self.dtype
 
+    def with_dtype(self, dtype: Dtype) -> Kind:
+        """The same kind, computed in another dtype."""
+        return replace(self, dtype=dtype, branches=tuple(branch.with_dtype(dtype) for branch in self.branches))
+
     def semantics(self) -> dict:
         """Everything that changes what is computed, as plain JSON values; the name does not."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -202,4 +206,4 @@ class Spec:
 
     def with_dtype(self, dtype: Dtype) -> Spec:
         """The same spec, computed in another dtype."""
-        return replace(self, kinds=tuple(replace(kind, dtype=dtype) for kind in self.kinds))
+        return replace(self, kinds=tuple(kind.with_dtype(dtype) for kind in self.kinds))

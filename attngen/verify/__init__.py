@@ -4,7 +4,9 @@ cases        at which sizes
 variants     which configs: the one in use, and one of each structure
 baseline     what plain PyTorch in the same dtype computes, which sets how large an error may be
 bounds       what rounding alone can do to a result
-judge        a kernel's result against the right answer
+answers      what the reference says of the kernels that select keys
+comparisons  for each kernel its inputs at one size, and what makes of its result a finding
+judge        attention's result against the right answer
 finding      what came of one kernel at one size
 kinds        verify_kinds: all of that for the kinds of a spec
 rounding     what the interpreter rounds wrongly, put right

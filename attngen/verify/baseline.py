@@ -16,11 +16,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from attngen.reference import dequantised, scored, visible
+from attngen.reference import dequantised, listed, scored, visible
 from attngen.spec.model import Kind
 
 ROWS = 1024  # queries at a time, so that long sequences fit in memory
-NOT_MASK = ("q", "k", "v", "q_scale", "k_scale", "v_scale", "sink", "alibi_slopes")
+NOT_MASK = ("q", "k", "v", "q_scale", "k_scale", "v_scale", "sink", "alibi_slopes", "indices")
 
 
 def same_dtype(kind: Kind, inputs: dict[str, Any]) -> torch.Tensor:
@@ -50,6 +50,8 @@ def _seen(kind: Kind, inputs: dict[str, Any], b: int, h: int, rows: slice) -> tu
     offsets = torch.full((q.shape[0],), first, dtype=torch.int32)
     given = {name: value for name, value in inputs.items() if name not in NOT_MASK}
     seen = visible(kind, rows.stop - rows.start, seq_k, head=h, batch=b, offsets=offsets, device=q.device, **given)
+    if "indices" in inputs:
+        seen &= listed(inputs["indices"][b, ..., rows, :], h // kind.heads.group, seq_k)
     return seen, first
 
 

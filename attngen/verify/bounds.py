@@ -4,7 +4,7 @@ u16 is half a unit in the last place of the kind's 16-bit dtype, by which probab
 u32 is float32's. Of FP8, probabilities are rounded to e4m3 after a multiplication by 2^8, and the result to bfloat16.
 Scores are sums of exact products in float32, taken 16 at a time by tensor cores, whose additions are truncated rather
 than rounded, so each costs up to 2 u32 of the largest partial sum; Hopper adds FP8 products up 32 at a time, and keeps
-13 bits behind the point.
+13 bits behind the point. An indexer adds its heads up in float32 besides.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from attngen import reference
+from attngen.plan.indexer import IndexerPlan
 from attngen.reference import dequantised
 from attngen.spec.model import Kind
 
@@ -56,3 +57,14 @@ def element_bound(kind: Kind, inputs: dict[str, Any], out: torch.Tensor, lse_err
     lost = SMALLEST[kind.dtype] * float(sizes.sum(2).max())
     of_weights, of_out = UNIT[kind.dtype] + 2 * lse_error + OTHER_STEPS * U32, UNIT[kind.out_dtype] + OTHER_STEPS * U32
     return of_weights * weights + of_out * out.abs() + lost
+
+
+def logits_bound(plan: IndexerPlan, sizes: torch.Tensor, *, interpreted: bool = False) -> torch.Tensor:
+    """For each logit of an indexer, the largest error that rounding explains.
+
+    ``sizes`` are the logits of absolute values: what bounds every partial sum.
+    """
+    steps = -(-plan.head_dim // TENSOR_CORE_DEPTH[plan.dtype])
+    sums = FLOAT8_SUMS if plan.scaled and not interpreted else U32
+    of_out = UNIT["bfloat16"] if plan.logits == "bfloat16" else U32
+    return (2 * sums * steps + 2 * U32 * (plan.heads + OTHER_STEPS) + of_out) * sizes

@@ -8,11 +8,14 @@ from typing import Any
 import torch
 
 from attngen.inputs import make_inputs
+from attngen.plan import Plan
 from attngen.report.decided import reach
-from attngen.spec.model import Kind, Window
+from attngen.spec.model import Heads, Kind, Window
 
 INTERPRETED_REACH = 100  # windows and chunks are cut to this many keys where every element costs microseconds
 INTERPRETED_KV_HEADS = 2
+INTERPRETED_GROUP = 16  # query heads that share a list's keys
+INTERPRETED_TOP_K = 32
 
 
 @dataclass(frozen=True)
@@ -28,20 +31,36 @@ class Case:
         return f"{self.batch} x {self.seq_q} x {self.seq_k}{' padded' if self.padded else ''}"
 
     def inputs(self, kind: Kind, device: str, heads: tuple[int, int] | None = None) -> dict[str, Any]:
-        """Keywords of a call at these sizes."""
+        """Keywords of a forward kernel's call at these sizes."""
         inputs = make_inputs(kind, self.batch, self.seq_q, self.seq_k, device=device, seed=self.seq_k, heads=heads)
-        if self.padded:
-            ranges = [[min(3 + n, self.seq_k), max(self.seq_k - 7, 0)] for n in range(self.batch)]
-            ranges[-1] = [self.seq_k, self.seq_k]  # no valid key: every row of this sequence must be empty
-            inputs["key_range"] = torch.tensor(ranges, dtype=torch.int32, device=device)
-        return inputs
+        return inputs | self.placed(device)
+
+    def placed(self, device: str) -> dict[str, torch.Tensor]:
+        """The keywords that say which keys are valid."""
+        if not self.padded:
+            return {}
+        ranges = [[min(3 + n, self.seq_k), max(self.seq_k - 7, 0)] for n in range(self.batch)]
+        ranges[-1] = [self.seq_k, self.seq_k]  # no valid key: every row of this sequence must be empty
+        return {"key_range": torch.tensor(ranges, dtype=torch.int32, device=device)}
+
+
+LONG, INTERPRETED_LONG = Case(1, 200, 70001), Case(1, 5, 9001)
+
+
+def cases_of(plan: Plan, seqs: tuple[int, ...], interpret: bool) -> list[Case]:
+    """The sizes for one kernel; a selection also has rows that outgrow its lists of candidates."""
+    cases = interpreted_cases(seqs) if interpret else gpu_cases(plan.kind, seqs)
+    long = [INTERPRETED_LONG if interpret else LONG] if plan.kernel == "select" and not seqs else []
+    return [*cases, *long]
 
 
 def gpu_cases(kind: Kind, seqs: tuple[int, ...] = ()) -> list[Case]:
     """The sizes for a GPU; ``seqs`` are a user's own lengths instead."""
     if seqs:
         return [Case(1, seq, seq) for seq in seqs]
-    beyond = max(4097, reach(kind) + 1213)  # keys, so that every query of the ragged case has left the first window
+    listed = (kind.select.top_k or 0) if kind.select is not None else 0
+    # Keys, so that every query of the ragged case has left the first window, and sees more than its list holds.
+    beyond = max(4097, reach(kind) + 1213, listed + 1213)
     return [Case(2, 1024, 1024), Case(1, 1111, beyond), Case(2, 333, 190, padded=True), Case(3, 1, 777)]
 
 
@@ -53,18 +72,32 @@ def interpreted_cases(seqs: tuple[int, ...] = ()) -> list[Case]:
 
 
 def shortened(kind: Kind) -> Kind:
-    """The same kind in float16, or still FP8, with windows, chunks and prefixes cut so that small sizes reach edges."""
+    """The same kind in float16, or still FP8, with windows, chunks, prefixes and lists cut so that small sizes reach
+    edges; one that selects keys has few heads."""
 
     def cut(length: int | None, most: int = INTERPRETED_REACH) -> int | None:
         return None if length is None else min(length, most)
 
-    window = kind.window
+    window, select, heads = kind.window, kind.select, kind.heads
+    if select is not None and select.top_k is not None:
+        kv = min(kind.heads.kv, INTERPRETED_KV_HEADS)
+        heads = Heads(kv * _narrowed(kind.heads.group, INTERPRETED_GROUP), kv)
+        top_k = _narrowed(select.top_k, INTERPRETED_TOP_K)
+        select = replace(select, top_k=top_k, first=min(select.first, 3), last=min(select.last, 5))
     return replace(
         kind,
+        heads=heads,
         dtype=kind.dtype if kind.quantised else "float16",
         window=None if window is None else Window(cut(window.left), cut(window.right, INTERPRETED_REACH - 11)),
         chunk=cut(kind.chunk),
         prefix=kind.prefix if kind.prefix == "argument" else cut(kind.prefix, 45),
         always_first=cut(kind.always_first, 5),
         global_tokens=cut(kind.global_tokens, 3),
+        select=select,
     )
+
+
+def _narrowed(size: int, most: int) -> int:
+    """``size``, or ``most`` where it is more: a power of two where it is one, and else none."""
+    power = size & (size - 1) == 0
+    return size if size <= most else most if power else most * 3 // 4

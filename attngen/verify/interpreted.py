@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from attngen.errors import AttngenError, one_line
-from attngen.plan import plan_forward
+from attngen.plan.kernels import plans_of
 from attngen.spec import Spec, dump_spec
 from attngen.target import TARGETS, Target
 from attngen.verify.finding import Finding
@@ -41,7 +41,7 @@ def verify_interpreted(
 ) -> Iterator[Finding]:
     """Findings for the kinds named, one by one as the child makes them."""
     for kind in kinds:
-        plan_forward(spec.kind(kind))  # refuses before a process is started
+        plans_of(spec.kind(kind), target)  # refuses before a process is started
     name = target.name if target.name in TARGETS else FALLBACK_TARGET
     request = Request(dump_spec(spec), kinds, name, db, list(seqs))
     environment = {

@@ -6,9 +6,6 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from attngen.config import Config
-from attngen.report.configs import brief
-from attngen.verify.cases import Case
 from attngen.verify.finding import Finding, failed
 
 
@@ -23,9 +20,9 @@ class Answer:
     element_allowed: torch.Tensor | None = None
 
 
-def judge(kind: str, case: Case, config: Config, out: torch.Tensor, lse: torch.Tensor, answer: Answer) -> Finding:
-    """Compare a kernel's result with the answer; the first thing wrong with it is its fault."""
-    base = Finding(kind, str(case), brief(config), lse_allowed=answer.lse_allowed)
+def judge(base: Finding, out: torch.Tensor, lse: torch.Tensor, answer: Answer) -> Finding:
+    """``base`` with what comes of comparing a kernel's result with the answer; the first thing wrong is its fault."""
+    base = replace(base, lse_allowed=answer.lse_allowed)
     empty = torch.isneginf(answer.lse)
     if bool(torch.isnan(out).any() | torch.isnan(lse).any()):
         return failed(base, "NaN")
@@ -54,6 +51,11 @@ def _error(out: torch.Tensor, answer: Answer) -> tuple[float, float]:
     if answer.element_allowed is None:
         assert answer.l2_allowed is not None
         return l2_error(out, answer.out), answer.l2_allowed
-    difference = (out - answer.out).abs()
-    share = torch.where(difference > 0, difference / answer.element_allowed, 0.0)
-    return (float(share.max()) if share.numel() else 0.0), 1.0
+    return worst_share(out, answer.out, answer.element_allowed), 1.0
+
+
+def worst_share(found: torch.Tensor, exact: torch.Tensor, allowed: torch.Tensor) -> float:
+    """The largest error of an element, as a share of what it may be."""
+    difference = (found - exact).abs()
+    share = torch.where(difference > 0, difference / allowed, 0.0)
+    return float(share.max()) if share.numel() else 0.0

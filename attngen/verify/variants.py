@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 from attngen.config import Config
+from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper import HopperShape
 from attngen.plan.space import feasible_anywhere
 from attngen.target import Target
 
+# Of kernels beside the forward one, the Gluon schedule's tunables that decide which code is generated.
+CHOICES = {
+    "gathered": ("TURNS", "TICKETS", "PREFETCH", "PROXY_FENCE"),
+    "indexer": ("WARPGROUPS", "MIXED", "BLOCK_Q"),
+    "quantise": (),
+    "select": ("num_warps",),
+}
 
-def structure(plan: ForwardPlan, config: Config) -> tuple:
+
+def structure(plan: Plan, config: Config) -> tuple:
     """What decides which code is generated, tile sizes and warps apart."""
+    if not isinstance(plan, ForwardPlan):
+        choices = CHOICES[plan.kernel] if is_gluon(config) else ()
+        return config.get("schedule"), *(config[name] for name in choices)
     packed = int(config.get("PACK_HEADS") or 1) > 1
     if is_gluon(config):
         shape = HopperShape.of(plan, config)
@@ -20,7 +34,7 @@ def structure(plan: ForwardPlan, config: Config) -> tuple:
     return config.get("schedule"), config.get("loads"), packed, config.get("SPLIT_MASKS")
 
 
-def variants(plan: ForwardPlan, target: Target, in_use: Config, *, interpreted: bool = False) -> list[Config]:
+def variants(plan: Plan, target: Target, in_use: Config, *, interpreted: bool = False) -> list[Config]:
     """``in_use``, then one config of every other feasible structure, the most like it.
 
     Of a Gluon schedule, whose choices are many and meddle little with each other, every choice is made once. The
@@ -38,7 +52,7 @@ def variants(plan: ForwardPlan, target: Target, in_use: Config, *, interpreted: 
     return _every_choice(plan, [in_use, *(nearest[key] for key in sorted(nearest, key=str))])
 
 
-def _every_choice(plan: ForwardPlan, configs: list[Config]) -> list[Config]:
+def _every_choice(plan: Plan, configs: list[Config]) -> list[Config]:
     """Without those Gluon configs whose every choice is also an earlier one's; first come those most like the first."""
     kept = [config for config in configs if not is_gluon(config)]
     for schedule in {config["schedule"]: None for config in configs if is_gluon(config)}:
@@ -57,4 +71,5 @@ def _difference(config: Config, other: Config) -> int:
 
 
 def _tile(config: Config) -> int:
-    return int(config["BLOCK_M"] or 0) * int(config["BLOCK_N"] or 0) + int(config["num_stages"] or 0)
+    sizes = (int(size or 0) for name, size in config.as_dict().items() if name.startswith("BLOCK"))
+    return math.prod(sizes) + int(config.get("num_stages") or 0)

@@ -108,7 +108,7 @@ def _queries(part):
         ({"prefix": 4}, "'prefix'"),
         ({"latent": Latent(16, 16)}, "'latent'"),
         ({"dtype": "float8_e4m3"}, "float8_e4m3"),
-        ({"select": None}, "selects no blocks"),
+        ({"select": None}, "so no blocks are selected"),
     ],
 )
 def test_kinds_without_a_kernel(changes, word):

@@ -56,13 +56,33 @@ def test_the_op(spec, sizes):
     assert float((lse.double() - exact_lse).abs().max()) <= 1e-3
 
 
-def test_short_sequences_are_attended_to_whole():
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
+def test_short_sequences_are_attended_to_whole(spec):
+    spec = parse_spec(spec)
+    kind = spec.kinds[0]
+    op = attngen.load(spec).attention
+    for seq_q, seq_k in ((150, kind.select.top_k), (1, 77)):
+        inputs = make_indices(kind, 2, seq_q, seq_k, device="cuda")
+        del inputs["indices"]
+        inputs["key_range"] = torch.tensor([[0, seq_k - 9], [3, seq_k]], dtype=torch.int32, device="cuda")
+        out, lse = op(**inputs, return_lse=True)
+        exact, exact_lse = reference.attention(kind, **inputs)
+        assert float((out.double() - exact).norm() / exact.norm()) <= TOLERANCE[kind.dtype]
+        unseen = torch.isneginf(exact_lse)
+        assert torch.equal(torch.isneginf(lse), unseen)
+        assert float((lse.double() - exact_lse).masked_fill(unseen, 0.0).abs().max()) <= 1e-3
+
+
+def test_compiled_in_one_graph():
+    torch._dynamo.reset()
     spec = parse_spec(SPECS["as DeepSeek-V3.2"])
-    inputs = make_indices(spec.kinds[0], 2, 300, 500, device="cuda")
-    del inputs["indices"]
-    out = attngen.load(spec).attention(**inputs)
-    exact, _ = reference.attention(spec.kinds[0], **inputs)
-    assert float((out.double() - exact).norm() / exact.norm()) <= TOLERANCE["bfloat16"]
+    kind, op = spec.kinds[0], attngen.load(spec).attention
+    compiled = torch.compile(op, fullgraph=True, dynamic=True)
+    for seq_q, seq_k in ((200, 1500), (300, 400)):
+        inputs = make_indices(kind, 1, seq_q, seq_k, device="cuda")
+        del inputs["indices"]
+        inputs |= make_index(kind, 1, seq_q, seq_k, device="cuda")
+        assert torch.equal(compiled(**inputs), op(**inputs))
 
 
 @pytest.mark.parametrize("kernel", ["indexer", "select", "gathered"])

@@ -1,0 +1,30 @@
+"""What the reference says of the kernels that select keys: of an indexer's logits, and of a selection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from attngen import reference
+from attngen.plan.select import SelectPlan
+
+Inputs = dict[str, Any]  # keywords of a kernel's call
+
+
+def exact_logits(inputs: Inputs, batch: int, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of some queries of one sequence, float64 (rows, seq_k), and which of them are of keys that a query
+    may select."""
+    q, k, w = inputs["q"][batch, None, rows].transpose(1, 2), inputs["k"][batch, None], inputs["w"][batch, None, rows]
+    scale = inputs.get("k_scale")
+    right = reference.index_scores(q, k, w, k_scale=None if scale is None else scale[batch, None])[0]
+    j = torch.arange(right.shape[1], device=right.device)
+    first, end = (inputs[name][batch, rows, None] for name in ("key_first", "key_end"))
+    return right, (j >= first) & (j < end)
+
+
+def rows_unlike_a_stable_sort(plan: SelectPlan, found: torch.Tensor, inputs: Inputs, rows: slice) -> int:
+    """How many of some rows of a selection are not what a stable sort of the same scores gives."""
+    scores, begin, end = (inputs[name][rows] for name in ("logits", "key_first", "key_end"))
+    right = reference.select_keys(scores, begin, end, plan.top_k, first=plan.first, last=plan.last)
+    return int((found[rows] != right).any(1).sum())
