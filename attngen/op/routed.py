@@ -11,7 +11,7 @@ from attngen.config import Config
 from attngen.errors import CallError
 from attngen.op.arguments import empty_outputs
 from attngen.op.bound import Bound, compiled_of
-from attngen.op.descriptor import Descriptor
+from attngen.op.descriptor import Descriptor, can_describe
 from attngen.op.expected import check_expected, check_lists, check_rows, check_sink
 from attngen.op.launch import Kept, signature_of
 from attngen.op.parts import Part, split
@@ -22,7 +22,6 @@ from attngen.source.routed import ENTRIES, MERGED_ROWS, WORD_QUERIES, WORDS, rou
 WORKSPACE_BYTES = 256 * 2**20  # of results of single blocks, and of what sorts queries
 MOST_ENTRIES = 2**30  # of a part, times the heads of a list: rows and entries are counted in 32 bits
 TILE_BYTES, SEGMENT_BYTES, MARK_BYTES = 16, 16, 8  # of each tile, each segment and each word of a segment
-ALIGNED_BYTES = 16  # that the copy engine asks for
 PARTIAL_BYTES = {"float16": 2, "float32": 4}
 # Tensors in the order in which launches take them: of a call, its results, and the workspace.
 CALL = ("q_ptr", "k_ptr", "v_ptr", "blocks_ptr", "sink_ptr", "offsets_ptr", "key_range_ptr", "out_ptr", "lse_ptr")
@@ -71,7 +70,7 @@ class RoutedLauncher:
 
     def attention_source(self, k: torch.Tensor, v: torch.Tensor) -> tuple[Source, Config]:
         """The kernel of attention and its config: by pointers where the copy engine does not take keys and values."""
-        if self.config["loads"] == "pointer" or (describable(k) and describable(v)):
+        if self.config["loads"] == "pointer" or (can_describe(k) and can_describe(v)):
             return self.source, self.config
         config = self.config.replace(loads="pointer")
         return render(self.plan, config), config
@@ -217,12 +216,6 @@ def _bounds(
         bound(source, sizes.tiles(part), BLOCK_M=block_m, BLOCK_N=config["BLOCK_N"]),
         bound(routing["merge"], -(-rows // MERGED_ROWS), BLOCK_M=MERGED_ROWS),
     )
-
-
-def describable(tensor: torch.Tensor) -> bool:
-    """Whether the copy engine takes a tensor laid out so."""
-    strides = [stride * tensor.element_size() for stride in tensor.stride()[:-1]]
-    return tensor.data_ptr() % ALIGNED_BYTES == 0 and all(s > 0 and s % ALIGNED_BYTES == 0 for s in strides)
 
 
 def check_routed_call(plan: RoutedPlan, tensors: Sequence[Any]) -> None:

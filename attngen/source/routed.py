@@ -18,7 +18,7 @@ from attngen.source.types import NOTHING, descriptor, pointer
 from attngen.spec.describe import describe_kind
 
 ENTRIES = 512  # of lists, in a tile of the kernels that sort them
-WORDS = 256  # of 32 queries each, in a step of the kernel that counts
+WORDS = 1024  # of 32 queries each, in a step of the kernel that counts
 MERGED_ROWS = 16  # of a tile of the kernel that merges
 WARPS = 4  # of these kernels
 WORD_QUERIES = 32  # a bit each
@@ -41,20 +41,20 @@ COMMENTS = {
     "blocks_ptr": "[batch, lists, seq_q, top_k], int32: blocks of a query, others are no block",
     "partial_lse_ptr": "[entries, HEADS_OF_LIST], float32, base-2 log; -inf of what has no key",
     "partial_scale_ptr": "[entries, HEADS_OF_LIST], float32, what results are to be multiplied by",
-    "marks_ptr": "[segments, words, 2], int32: a bit for each query that chose it, and how many did before them",
+    "marks_ptr": "[segments, words, 2], int32: bits of the queries that chose it, and how many did before these",
     "sizes_ptr": "[segments], int64: entries of each segment, and its tiles in the upper half",
     "ends_ptr": "[segments], int64: the sums of sizes up to each",
     "order_ptr": "[entries], int32: the entries of all segments, in order of queries",
     "table_ptr": "[tiles, 4], int32: segment, first row and end of each; no rows after the last tile",
     "heads": "query heads",
-    "lists": "of a sequence",
+    "lists": "lists of a sequence",
     "top_k": "entries of a list",
-    "blocks": "of keys",
-    "words": "of WORD_QUERIES queries of a part",
-    "first_list": "of the part, counted over all sequences",
+    "blocks": "blocks of a sequence's keys",
+    "words": "words of a segment, with a bit for each of 32 queries",
+    "first_list": "the part's first, counted over all sequences",
     "part_lists": "lists of the part",
-    "first_query": "of the part",
-    "queries": "of the part",
+    "first_query": "the part's first",
+    "queries": "queries of each list of the part",
 }
 
 
