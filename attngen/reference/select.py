@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from attngen.spec.model import Kind
@@ -85,6 +87,7 @@ def select_keys(
     and ``last`` last of them always. Order as of a stable descending sort: NaN is the largest, -0 equals 0, and ties go
     to the lowest index.
     """
+    scores = scores.masked_fill(scores.isnan(), math.nan)  # PyTorch's sort on a GPU takes those with a sign for least
     out = torch.full((scores.shape[0], top_k), -1, dtype=torch.int32, device=scores.device)
     for row, (begin, end) in enumerate(zip(key_first.tolist(), key_end.tolist(), strict=True)):
         begin, end = max(begin, 0), min(end, scores.shape[1])

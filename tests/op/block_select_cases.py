@@ -110,6 +110,7 @@ def exact_scores(plan: BlockSelectPlan, inputs: dict[str, torch.Tensor], blocks:
 def stable_lists(plan: BlockSelectPlan, scores: torch.Tensor, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """The reference's, all rows at once: by score, then what is always taken first, what is out of bounds last."""
     number = scores.shape[-1]
+    scores = scores.masked_fill(scores.isnan(), NAN)  # a sort on a GPU takes those with a sign for the least
     first, end = (inputs[name][:, None, :, None] for name in ("block_first", "block_end"))
     first, end = first.clamp_min(0), end.clamp_max(number)
     place = torch.arange(number, device=scores.device)
