@@ -46,12 +46,14 @@ def same_dtype(kind: Kind, inputs: dict[str, Any]) -> torch.Tensor:
 def _seen(kind: Kind, inputs: dict[str, Any], b: int, h: int, rows: slice) -> tuple[torch.Tensor, int]:
     """Which keys these queries see, and the position of the first of them."""
     q, seq_k = inputs["q"], inputs["k"].shape[2]
-    first = seq_k - q.shape[2] + rows.start
+    first = rows.start + (int(inputs["offsets"][b]) if "offsets" in inputs else seq_k - q.shape[2])
     offsets = torch.full((q.shape[0],), first, dtype=torch.int32)
-    given = {name: value for name, value in inputs.items() if name not in NOT_MASK}
+    given = {name: value for name, value in inputs.items() if name not in (*NOT_MASK, "offsets")}
     seen = visible(kind, rows.stop - rows.start, seq_k, head=h, batch=b, offsets=offsets, device=q.device, **given)
     if "indices" in inputs:
-        seen &= listed(inputs["indices"][b, ..., rows, :], h // kind.heads.group, seq_k)
+        lists = inputs["indices"]
+        place = h * lists.shape[1] // q.shape[1] if lists.dim() == 4 else 0
+        seen &= listed(lists[b, ..., rows, :], place, seq_k)
     return seen, first
 
 

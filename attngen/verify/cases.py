@@ -10,10 +10,12 @@ import torch
 from attngen.inputs import make_inputs
 from attngen.plan import Plan
 from attngen.report.decided import reach
-from attngen.spec.model import Heads, Kind, Window
+from attngen.spec.model import Compress, Heads, Kind, Select, Window
 
 INTERPRETED_REACH = 100  # windows and chunks are cut to this many keys where every element costs microseconds
 INTERPRETED_KV_HEADS = 2
+INTERPRETED_STRIDE = 4
+INTERPRETED_BLOCK = 16
 INTERPRETED_GROUP = 16  # query heads that share a list's keys
 INTERPRETED_TOP_K = 32
 
@@ -58,10 +60,14 @@ def gpu_cases(kind: Kind, seqs: tuple[int, ...] = ()) -> list[Case]:
     """The sizes for a GPU; ``seqs`` are a user's own lengths instead."""
     if seqs:
         return [Case(1, seq, seq) for seq in seqs]
-    listed = (kind.select.top_k or 0) if kind.select is not None else 0
+    listed = 0 if kind.select is None else _keys_of_list(kind.select)
     # Keys, so that every query of the ragged case has left the first window, and sees more than its list holds.
     beyond = max(4097, reach(kind) + 1213, listed + 1213)
     return [Case(2, 1024, 1024), Case(1, 1111, beyond), Case(2, 333, 190, padded=True), Case(3, 1, 777)]
+
+
+def _keys_of_list(select: Select) -> int:
+    return (select.top_k or 0) if select.blocks is None else select.blocks.size * select.blocks.top_k
 
 
 def interpreted_cases(seqs: tuple[int, ...] = ()) -> list[Case]:
@@ -73,17 +79,24 @@ def interpreted_cases(seqs: tuple[int, ...] = ()) -> list[Case]:
 
 def shortened(kind: Kind) -> Kind:
     """The same kind in float16, or still FP8, with windows, chunks, prefixes and lists cut so that small sizes reach
-    edges; one that selects keys has few heads."""
+    edges; one that selects, or has branches, has few heads."""
+    if not kind.branches:
+        return _cut(kind, few_heads=kind.select is not None)
+    branches = tuple(_cut(branch, few_heads=True) for branch in kind.branches)
+    return replace(_cut(kind, few_heads=True), branches=branches)
 
+
+def _cut(kind: Kind, *, few_heads: bool) -> Kind:
     def cut(length: int | None, most: int = INTERPRETED_REACH) -> int | None:
         return None if length is None else min(length, most)
 
-    window, select, heads = kind.window, kind.select, kind.heads
-    if select is not None and select.top_k is not None:
+    window, compress, heads = kind.window, kind.compress, kind.heads
+    if few_heads:
         kv = min(kind.heads.kv, INTERPRETED_KV_HEADS)
         heads = Heads(kv * _narrowed(kind.heads.group, INTERPRETED_GROUP), kv)
-        top_k = _narrowed(select.top_k, INTERPRETED_TOP_K)
-        select = replace(select, top_k=top_k, first=min(select.first, 3), last=min(select.last, 5))
+    if compress is not None:
+        stride = min(compress.stride, INTERPRETED_STRIDE)
+        compress = Compress(min(compress.size // compress.stride, 2) * stride, stride)
     return replace(
         kind,
         heads=heads,
@@ -93,8 +106,22 @@ def shortened(kind: Kind) -> Kind:
         prefix=kind.prefix if kind.prefix == "argument" else cut(kind.prefix, 45),
         always_first=cut(kind.always_first, 5),
         global_tokens=cut(kind.global_tokens, 3),
-        select=select,
+        select=None if kind.select is None else _fewer(kind.select),
+        compress=compress,
     )
+
+
+def _fewer(select: Select) -> Select:
+    """Shorter lists, of smaller blocks."""
+    if select.blocks is None:
+        top_k = _narrowed(select.top_k or 0, INTERPRETED_TOP_K)
+        return replace(select, top_k=top_k, first=min(select.first, 3), last=min(select.last, 5))
+    blocks = select.blocks
+    size = _narrowed(blocks.size, INTERPRETED_BLOCK)
+    if blocks.by is not None:  # whole strides
+        size = -(-size // INTERPRETED_STRIDE) * INTERPRETED_STRIDE
+    top_k, first, last = min(blocks.top_k, 4), min(blocks.first, 1), min(blocks.last, 2)
+    return replace(select, blocks=replace(blocks, size=size, top_k=max(top_k, first + last), first=first, last=last))
 
 
 def _narrowed(size: int, most: int) -> int:

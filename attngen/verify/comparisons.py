@@ -9,17 +9,20 @@ from typing import Any
 import torch
 
 from attngen import reference
-from attngen.inputs_sparse import make_indices, make_quantised_index, make_scores
+from attngen.inputs_sparse import make_block_select, make_blocks, make_listed, make_quantised_index, make_scores
 from attngen.op.quantise import quantise_in_torch
 from attngen.plan import Plan
+from attngen.plan.block_select import BlockSelectPlan
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.indexer import IndexerPlan
 from attngen.plan.quantise import QuantisePlan
+from attngen.plan.routed import RoutedPlan
 from attngen.plan.select import SelectPlan
 from attngen.spec.model import Kind
 from attngen.verify.answers import exact_logits, rows_unlike_a_stable_sort
 from attngen.verify.baseline import same_dtype
+from attngen.verify.block_lists import block_scores, list_fault
 from attngen.verify.bounds import element_bound, logits_bound, lse_bound
 from attngen.verify.cases import INTERPRETED_KV_HEADS, Case
 from attngen.verify.finding import Finding, failed
@@ -54,9 +57,39 @@ def _forward(plan: ForwardPlan, case: Case, interpret: bool) -> Comparison:
 def _gathered(plan: GatheredPlan, case: Case, interpret: bool) -> Comparison:
     kind = plan.kind
     sizes, device = (case.batch, case.seq_q, case.seq_k), _device(interpret)
-    inputs = make_indices(kind, *sizes, device=device, seed=case.seq_k) | case.placed(device)
+    inputs = make_listed(kind, *sizes, device=device, seed=case.seq_k) | case.placed(device)
     values = inputs["k"][..., : kind.head_dim.v] if inputs["v"] is None else inputs["v"]
-    return _attention(kind, inputs, {**inputs, "v": values}, interpret)
+    indices = reference.keys_of_blocks(inputs["indices"], plan.block)
+    return _attention(kind, inputs, {**inputs, "v": values, "indices": indices}, interpret)
+
+
+def _routed(plan: RoutedPlan, case: Case, interpret: bool) -> Comparison:
+    kind = plan.kind
+    sizes, device = (case.batch, case.seq_q, case.seq_k), _device(interpret)
+    inputs = make_blocks(kind, *sizes, device=device, seed=case.seq_k) | case.placed(device)
+    others = {name: value for name, value in inputs.items() if name != "blocks"}
+    indices = reference.keys_of_blocks(inputs["blocks"], plan.select.size)
+    return _attention(kind, inputs, {**others, "indices": indices}, interpret)
+
+
+def _block_select(plan: BlockSelectPlan, case: Case, interpret: bool) -> Comparison:
+    """Lists that are a stable sort's of the scores, but for blocks whose scores rounding may have swapped."""
+    batch, seq_q, seq_k, device = case.batch, case.seq_q, case.seq_k, _device(interpret)
+    inputs = make_block_select(plan, batch, seq_q, seq_k, device=device, seed=seq_k)
+    first, end = reference.block_bounds(plan.kind, seq_q, seq_k, batch, device=device, **case.placed(device))
+    inputs |= {"block_first": first, "block_end": end}
+    answers = [
+        block_scores(plan, inputs["q"][b, None], inputs["keys"][b, None], end[b], seq_k - seq_q) for b in range(batch)
+    ]
+
+    def verdict(base: Finding, found: torch.Tensor) -> Finding:
+        for b, (scores, error) in enumerate(answers):
+            begin, stop = (bound[b].repeat(scores.shape[0]) for bound in (first, end))
+            if fault := list_fault(plan, scores.flatten(0, 1), error.flatten(0, 1), begin, stop, found[b]):
+                return failed(base, fault)
+        return base
+
+    return Comparison(inputs, verdict)
 
 
 def _attention(kind: Kind, inputs: dict[str, Any], written_out: dict[str, Any], interpret: bool) -> Comparison:
@@ -133,9 +166,11 @@ def _device(interpret: bool) -> str:
 
 
 COMPARISONS: dict[str, Callable[[Any, Case, bool], Comparison]] = {
+    "block_select": _block_select,
     "forward": _forward,
     "gathered": _gathered,
     "indexer": _indexer,
     "quantise": _quantise,
+    "routed": _routed,
     "select": _select,
 }

@@ -24,8 +24,8 @@ CHOICES = {
 def structure(plan: Plan, config: Config) -> tuple:
     """What decides which code is generated, tile sizes and warps apart."""
     if not isinstance(plan, ForwardPlan):
-        choices = CHOICES[plan.kernel] if is_gluon(config) else ()
-        return config.get("schedule"), *(config[name] for name in choices)
+        choices = CHOICES[plan.kernel] if is_gluon(config) else ("loads", "FLATTEN")
+        return config.get("schedule"), *(config.get(name) for name in choices)
     packed = int(config.get("PACK_HEADS") or 1) > 1
     if is_gluon(config):
         shape = HopperShape.of(plan, config)
