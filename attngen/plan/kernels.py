@@ -8,7 +8,8 @@ from attngen.errors import NotGeneratedError
 from attngen.plan.base import Plan
 from attngen.plan.forward import plan_forward
 from attngen.plan.gathered import plan_gathered
-from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
+from attngen.plan.indexer import IndexDtype, IndexerPlan, indexer_of, plan_indexer
+from attngen.plan.quantise import plan_quantise
 from attngen.plan.select import plan_select
 from attngen.plan.space.common import why_no_float8
 from attngen.spec.model import Kind
@@ -45,6 +46,15 @@ def plans_of(kind: Kind, target: Target, seq_k: int | None = None) -> tuple[Plan
     if seq_k is None:
         return (*selecting, gathered, *whole)
     return (*selecting, gathered) if seq_k > selecting[1].top_k else whole or (gathered,)
+
+
+def launched_plans(kind: Kind, target: Target) -> tuple[Plan, ...]:
+    """All kernels of a kind in the order in which calls launch them: what is scored in 8 bits is quantised first."""
+    plans = plans_of(kind, target)
+    indexer = None if kind.select is None else kind.select.indexer
+    if indexer is None or not any(isinstance(plan, IndexerPlan) and plan.scaled for plan in plans):
+        return plans
+    return (plan_quantise(kind, rotate=indexer.hadamard), *plans)
 
 
 def index_dtype(kind: Kind, target: Target) -> IndexDtype:
