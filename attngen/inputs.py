@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from attngen.plan.forward import run_time_arguments
+from attngen.plan.work import first_position
 from attngen.spec.model import Kind
 
 LARGEST_FLOAT8 = 448.0  # of e4m3
@@ -47,6 +48,9 @@ def make_inputs(
             values = values * (0.5 + torch.rand(values.shape[1], 1, 1, generator=generator, device=device))
             values, scales[f"{name}_scale"] = _scaled(values, per_head=name != "k")
         inputs[name] = values.to(dtype)
+    if kind.compress is not None:
+        first = first_position(kind, seq_q, seq_k)
+        inputs["offsets"] = torch.full((batch,), first, dtype=torch.int32, device=device)
     for argument in run_time_arguments(kind):
         if argument.name in scales:
             value: Any = scales[argument.name]

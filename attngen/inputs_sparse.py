@@ -1,19 +1,23 @@
-"""Random inputs of the sparse kernels: an indexer's, scores to select from, and lists of keys."""
+"""Random inputs of the sparse kernels: an indexer's, scores to select from, what blocks are scored by, and lists."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import torch
 
 from attngen import reference
 from attngen.inputs import LARGEST_FLOAT8, make_inputs
+from attngen.plan.block_select import BlockSelectPlan
 from attngen.plan.indexer import IndexerPlan
+from attngen.plan.listed import blocks_of, lists_of, selects_blocks
 from attngen.plan.select import SelectPlan
 from attngen.spec.model import Kind
 
 LISTED_QUERIES = 256  # whose lists are drawn at a time
+DRAWN = 2**26  # numbers that blocks are drawn by at a time
 
 
 def make_index(
@@ -66,6 +70,44 @@ def make_scores(
     return {"logits": logits, "key_first": torch.zeros_like(end), "key_end": end.clamp_(0, seq_k)}
 
 
+def make_block_select(
+    plan: BlockSelectPlan, batch: int, seq_q: int, seq_k: int, *, device: torch.device | str, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Keywords of a selection of blocks: q laid out heads last, means or compressed keys, and the bounds of queries at
+    the end of the keys; of a compressed branch its lse too."""
+    kind, compressed = plan.kind, plan.compressed
+    generator = torch.Generator(device=device).manual_seed(seed)
+    dtype, dim = getattr(torch, kind.dtype), kind.head_dim.qk
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator, device=device).to(dtype)
+
+    first, end = reference.block_bounds(kind, seq_q, seq_k, batch, device=device)
+    made = {"q": normal(batch, seq_q, kind.heads.query, dim).transpose(1, 2), "block_first": first, "block_end": end}
+    if compressed is None or compressed.compress is None:
+        return {**made, "keys": normal(batch, kind.heads.kv, -(-seq_k // plan.blocks.size), dim)}
+    size, stride = compressed.compress.size, compressed.compress.stride
+    count = max((seq_k - size) // stride + 1, 0)
+    keys = made["keys"] = normal(batch, kind.heads.kv, count, dim)
+    offsets = torch.full((batch,), seq_k - seq_q, dtype=torch.int32, device=device)
+    _, lse = reference.attention(compressed, made["q"], keys, keys[..., :1], offsets=offsets)
+    i = torch.arange(seq_q, dtype=torch.int32, device=device).expand(batch, seq_q) + offsets[:, None]
+    seen = torch.div(i - size + 1, stride, rounding_mode="floor") + 1
+    key_end = seen.clamp(0, count) if compressed.causal else torch.full_like(i, count)
+    return {**made, "lse": lse.float(), "key_first": torch.zeros_like(i), "key_end": key_end}
+
+
+def make_listed(
+    kind: Kind, batch: int, seq_q: int, seq_k: int, *, device: torch.device | str, seed: int = 0
+) -> dict[str, Any]:
+    """Keywords of attention over lists of keys, or of blocks that queries take as they are."""
+    if not selects_blocks(kind):
+        return make_indices(kind, batch, seq_q, seq_k, device=device, seed=seed)
+    made = make_blocks(kind, batch, seq_q, seq_k, device=device, seed=seed)
+    made["indices"] = made.pop("blocks")
+    return made
+
+
 def make_indices(
     kind: Kind, batch: int, seq_q: int, seq_k: int, *, device: torch.device | str, seed: int = 0
 ) -> dict[str, Any]:
@@ -91,3 +133,40 @@ def make_indices(
             chosen = order.indices.masked_fill(order.values < 0, seq_k).sort(1).values
             lists[b, rows, :count] = chosen.masked_fill(chosen == seq_k, -1).int()
     return {**inputs, "indices": lists}
+
+
+def make_blocks(
+    kind: Kind,
+    batch: int,
+    seq_q: int,
+    seq_k: int,
+    *,
+    device: torch.device | str,
+    seed: int = 0,
+    together: int = 1,
+) -> dict[str, Any]:
+    """Keywords of attention over chosen blocks: q, k, v laid out heads last, and lists of different blocks that each
+    query may see, in ascending order and then -1: those that the kind always selects, and others at random.
+
+    ``together`` neighbouring queries choose alike where they may.
+    """
+    select = blocks_of(kind)
+    inputs: dict[str, Any] = make_inputs(replace(kind, select=None), batch, seq_q, seq_k, device=device, seed=seed)
+    inputs |= {name: inputs[name].transpose(1, 2).contiguous().transpose(1, 2) for name in "qkv"}
+    generator = torch.Generator(device=device).manual_seed(seed)
+    blocks, lists = -(-seq_k // select.size), lists_of(kind)
+    first, end = reference.key_bounds(kind, seq_q, seq_k, batch, device=device)
+    first, end = first.clamp(min=0) // select.size, (end.clamp(0, seq_k) + select.size - 1) // select.size
+    made = torch.full((batch, lists, seq_q, select.top_k), -1, dtype=torch.int32, device=device)
+    place, count = torch.arange(blocks, device=device), min(select.top_k, blocks)
+    step = max(DRAWN // blocks // together, 1) * together
+    for b, n, start in product(range(batch), range(lists), range(0, seq_q, step)):
+        rows = slice(start, start + step)
+        begin, stop = first[b, rows, None], end[b, rows, None]
+        drawn = torch.rand((-(-begin.shape[0] // together), blocks), generator=generator, device=device)
+        scores = drawn.repeat_interleave(together, 0)[: begin.shape[0]]
+        scores = scores + 2.0 * ((place < begin + select.first) | (place >= stop - select.last))
+        best = scores.masked_fill_((place < begin) | (place >= stop), -1.0).topk(count, 1)
+        chosen = best.indices.masked_fill(best.values < 0, blocks).sort(1).values
+        made[b, n, rows, :count] = chosen.masked_fill(chosen == blocks, -1).int()
+    return {**inputs, "blocks": made}

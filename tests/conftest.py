@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.op.cases import Case, Outcome, interpreting
+from tests.op.cases import Case, Outcome, begin_interpreting, run
 
 
 @pytest.fixture(scope="session")
 def interpret(interpreter: Callable[..., Any]) -> Callable[[Case], Outcome]:
     """Runs a case in the interpreter."""
-    return lambda case: interpreter(interpreting, case)
+    return lambda case: interpreter(run, case)
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,8 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         "ATTNGEN_CACHE": str(tmp_path_factory.mktemp("generated")),
     }
     before = {name: os.environ.get(name) for name in chosen}
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=begin_interpreting) as pool:
         os.environ.update(chosen)
         try:
             pool.submit(os.getpid).result()  # starts the process, with this environment
@@ -36,7 +37,7 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
                     del os.environ[name]
                 else:
                     os.environ[name] = value
-        yield lambda function, *arguments: pool.submit(function, *arguments).result(timeout=120)
+        yield lambda function, *arguments, **keywords: pool.submit(function, *arguments, **keywords).result(timeout=120)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -34,7 +34,8 @@ class Clamped:
 
 def seen(kind: Kind, i, j, names, prefix):
     """Whether the query at position i sees key j: the table of fields, word by word."""
-    causal = j <= i or not kind.causal
+    last = j if kind.compress is None else j * kind.compress.stride + kind.compress.size - 1
+    causal = last <= i or not kind.causal
     takes = causal
     if kind.window is not None:
         takes &= kind.window.left is None or i - kind.window.left <= j

@@ -27,7 +27,7 @@ from attngen.target import Target
 
 LINES = 20  # of a picture
 
-Sizes = list[tuple[int, int]]  # (batch, length)
+Sizes = list[tuple[int, int, int]]  # (batch, queries, keys)
 
 
 @click.command("explain")
@@ -51,7 +51,7 @@ def command(
     spec = load_spec(path)
     kinds = chosen_kinds(spec, kind)
     gpu = resolve_target(target)
-    sizes = [(default_batch(seq, batch), seq) for seq in seqs or (telling_length(spec),)]
+    sizes = [(default_batch(seq, batch), seq, seq) for seq in seqs or (telling_length(spec),)]
     if png is not None:
         from attngen.report.plot import draw
 
@@ -68,41 +68,61 @@ def command(
 
 
 def _print_kind(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> None:
+    """A kind, or each of its branches, then what the branches cost together."""
+    where = f"layers {layers.compressed(layers.layers_of(spec, kind.name))} of {spec.name}"
+    if not kind.branches:
+        _print_mask(kind, where, sizes, target)
+        if kind.select is None:
+            _print_arguments(kind)
+            return
+        say("\nthe least that a prefill takes, part by part, and dense attention, as above, beside it:")
+        _print_costs(kind, sizes, target)
+        return
+    say(f"{kind.name}: {where}, in {len(kind.branches)} branches whose results are summed by gates", "bold")
+    for branch in kind.branches:
+        say()
+        _print_mask(branch, f"a branch of {kind.name}", _sizes_of(branch, sizes), target)
+    say("\nthe least that a prefill takes, part by part, and dense attention beside it:")
+    _print_costs(kind, sizes, target)
+    _print_arguments(kind)
+
+
+def _sizes_of(branch: Kind, sizes: Sizes) -> Sizes:
+    from attngen.plan.work import keys_of
+
+    return [(batch, seq_q, keys_of(branch, seq_k)) for batch, seq_q, seq_k in sizes]
+
+
+def _print_mask(kind: Kind, where: str, sizes: Sizes, target: Target) -> None:
     from attngen.plan import plan_forward
-    from attngen.plan.kernels import selects_keys
     from attngen.plan.space import why_not_hopper
     from attngen.plan.space.common import why_no_kernel
-    from attngen.report.arguments import OPTIONAL, needed
     from attngen.report.loops import loops_in_words
     from attngen.report.picture import framed, picture
 
     known, left_out = decided(kind)
     plan = plan_forward(known)
     out = console()
-    say(f"{kind.name}: layers {layers.compressed(layers.layers_of(spec, kind.name))} of {spec.name}", "bold")
+    say(f"{kind.name}: {where}", "bold")
     say(f"query i sees key j when {layers.sees(kind)}")
     if scores := layers.scores(kind):
         say(f"scores: {scores}")
     colour = out.color_system in ("256", "truecolor")
-    seq = sizes[0][1]
-    drawing = picture(kind, seq, seq, 2 * LINES if colour else LINES)
+    drawing = picture(kind, *sizes[0][1:], 2 * LINES if colour else LINES)
     for line in framed(drawing, colour):
         out.print(line)
     if drawing.assumed:
         say(f"drawn as if: {', '.join(drawing.assumed)}")
-    selects = selects_keys(kind)
-    if selects:
+    if kind.select is not None:
         say("drawn without the selection, which a call decides")
-    if waiting := [name for name in left_out if not (selects and name == "select")]:
+    if waiting := [name for name in left_out if name != "select"]:
         say(f"not generated yet: {', '.join(waiting)}; picture and figures are without", "yellow")
     say()
     _print_work(plan, *sizes[0], target)
     if len(sizes) > 1:
         say()
         _print_floors(plan, sizes, target)
-    if selects:
-        say("\nthe least that a prefill takes, part by part, and dense attention, as above, beside it:")
-        _print_costs(kind, sizes, target)
+    if kind.select is not None:
         return
     say("\nkeys that a tile of queries, first to last, goes over:")
     for sentence in loops_in_words(plan):
@@ -111,6 +131,11 @@ def _print_kind(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> None:
         say(f"no kernel: {why}", "yellow")
     elif why := why_not_hopper(plan, target):
         say(f"hopper: {why}, so the portable schedule runs", "dim")
+
+
+def _print_arguments(kind: Kind) -> None:
+    from attngen.report.arguments import OPTIONAL, needed
+
     say(f"\narguments beside q, k, v ({layers.heads(kind)} heads, head_dim {layers.head_dim(kind)}, {kind.dtype}):")
     for name, shape, meaning in needed(kind):
         say(f"  {name}: {shape}, {meaning}")
@@ -118,12 +143,12 @@ def _print_kind(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> None:
         say(f"  {name}: optional, {shape}, {meaning}", "dim")
 
 
-def _print_work(plan: Any, batch: int, seq: int, target: Target) -> None:
+def _print_work(plan: Any, batch: int, seq_q: int, seq_k: int, target: Target) -> None:
     from attngen.report.work import floor_in_words, work_of
 
-    work = work_of(plan, batch, seq, seq, target)
+    work = work_of(plan, batch, seq_q, seq_k, target)
     say(
-        f"batch {batch}, {seq} x {seq}: {work.pairs} of {work.all_pairs} pairs are visible "
+        f"batch {batch}, {seq_q} x {seq_k}: {work.pairs} of {work.all_pairs} pairs are visible "
         f"({share(work.pairs, work.all_pairs)}) in each head"
     )
     kind = plan.kind
@@ -147,11 +172,11 @@ def _print_floors(plan: Any, sizes: Sizes, target: Target) -> None:
 
     columns = ["B x S", "FLOP", "bytes", "FLOP/B", f"at least, {target.name}", "by"]
     rows = []
-    for batch, seq in sizes:
-        work = work_of(plan, batch, seq, seq, target)
+    for batch, seq_q, seq_k in sizes:
+        work = work_of(plan, batch, seq_q, seq_k, target)
         rows.append(
             [
-                f"{batch} x {seq}",
+                f"{batch} x {seq_q}",
                 quantity(work.flops, "FLOP"),
                 quantity(work.bytes, "B"),
                 digits(work.intensity),
@@ -163,44 +188,50 @@ def _print_floors(plan: Any, sizes: Sizes, target: Target) -> None:
 
 
 def _print_costs(kind: Kind, sizes: Sizes, target: Target) -> None:
-    """A line for each length: indexer, selection and attention over lists against dense attention."""
+    """A line for each length: the parts of sparse attention against dense attention."""
     from attngen.report.sparse import sparse_costs
 
-    columns = ["B x S", "indexer", "selection", "attention", "in all", "dense", "dense / sparse"]
+    costs = sparse_costs(kind, [(batch, seq) for batch, seq, _ in sizes], target)
+    columns = ["B x S", *costs[0].parts, "in all", "dense", "dense / sparse"]
     rows = [
         [
             f"{cost.batch} x {cost.seq}",
-            *(
-                duration(ms) if ms else "-"
-                for ms in (cost.indexer_ms, cost.select_ms, cost.gathered_ms, cost.total_ms, cost.dense_ms)
-            ),
+            *(duration(ms) if ms else "-" for ms in (*cost.parts.values(), cost.total_ms, cost.dense_ms)),
             f"{cost.dense_ms / cost.total_ms:.2f}",
         ]
-        for cost in sparse_costs(kind, sizes, target)
+        for cost in costs
     ]
     print_table(columns, rows, right=columns)
 
 
 def _values(spec: Spec, kind: Kind, sizes: Sizes, target: Target) -> dict[str, Any]:
+    from attngen.report.sparse import sparse_costs
+
+    values = layers.kind_values(spec, kind)
+    if kind.branches:
+        branches = [{"name": one.name, **_mask_values(one, _sizes_of(one, sizes), target)} for one in kind.branches]
+        values |= {"batch": sizes[0][0], "seq": sizes[0][1], "target": target.name, "branches": branches}
+    else:
+        values |= _mask_values(kind, sizes, target)
+    if kind.branches or kind.select is not None:
+        values["sparse"] = [cost.as_dict() for cost in sparse_costs(kind, [size[:2] for size in sizes], target)]
+    return values
+
+
+def _mask_values(kind: Kind, sizes: Sizes, target: Target) -> dict[str, Any]:
     from attngen.plan import plan_forward
-    from attngen.plan.kernels import selects_keys
     from attngen.report.arguments import needed
     from attngen.report.loops import loops_in_words
-    from attngen.report.sparse import sparse_costs
     from attngen.report.work import work_of
 
     known, left_out = decided(kind)
     plan = plan_forward(known)
     lengths = [
-        {"batch": batch, "seq": seq, "work": work_of(plan, batch, seq, seq, target).as_dict()} for batch, seq in sizes
+        {"batch": batch, "seq": seq_q, "work": work_of(plan, batch, seq_q, seq_k, target).as_dict()}
+        for batch, seq_q, seq_k in sizes
     ]
-    costs = {}
-    if selects_keys(kind):
-        costs["sparse"] = [cost.as_dict() for cost in sparse_costs(kind, sizes, target)]
     return {
-        **layers.kind_values(spec, kind),
         **lengths[0],
-        **costs,
         "lengths": lengths,
         "target": target.name,
         "left_out": list(left_out),

@@ -100,13 +100,14 @@ def command(
     On this machine's GPU; without one, or with another --target, kernels are cross-compiled, verified in Triton's
     interpreter and tuned by a cost model.
     """
-    from attngen.plan.kernels import plans_of
+    from attngen.plan import plan_forward
+    from attngen.plan.kernels import plans_of, selects_keys
 
     spec = load_spec(path)
     here = machine_gpu()
     gpu = resolve_target(target) if target is not None or here is None else here
     for kind in spec.kinds:
-        plans_of(kind, gpu)  # refuses before anything is done
+        _ = plans_of(kind, gpu) if selects_keys(kind) else plan_forward(kind)  # refuses before anything is done
     job = Job(
         path=path,
         spec=spec,

@@ -127,6 +127,7 @@ def search(
     ``failed`` is told of a problem that could not be tuned, and the next goes on; without it the error ends all.
     """
     from attngen.plan.kernels import plans_of
+    from attngen.plan.work import keys_of
     from attngen.problem import Problem
     from attngen.tuner import Team, progress_bar, sweep, tune
 
@@ -135,7 +136,7 @@ def search(
     results = []
     with Team(workers) as team:
         for n, (spec, kind, batch, seq_q, seq_k, plan) in enumerate(jobs):
-            problem = Problem(plan.kernel, plan.kind.digest(), batch, seq_q, seq_k)
+            problem = Problem(plan.kernel, plan.kind.digest(), batch, seq_q, keys_of(plan.kind, seq_k))
             share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(jobs) - n)
             title = f"{titled(kind.name, plan.kernel)}, {batch} x {seq_q} x {seq_k}"
             try:

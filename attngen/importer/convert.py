@@ -12,7 +12,17 @@ from typing import Any, cast
 
 from attngen.errors import SpecError, UsageError, one_of
 from attngen.importer.config import ConfigText
-from attngen.importer.families import BY_MODEL_TYPE, CHUNKED, FULL, LOCAL, SUPPORTED, Family
+from attngen.importer.families import (
+    BY_MODEL_TYPE,
+    CHUNKED,
+    FULL,
+    LOCAL,
+    SELECTING,
+    SHARING,
+    SUPPORTED,
+    Family,
+)
+from attngen.importer.latent import read_latent, read_select
 from attngen.spec.fields import MAX_HEAD_DIM, MAX_HEADS, MIN_HEAD_DIM
 from attngen.spec.kind import IMPLICIT_KIND, default_scale
 from attngen.spec.model import EXTERNAL, Dtype, HeadDim, Heads, Kind, Spec, Window
@@ -20,7 +30,8 @@ from attngen.spec.parse import MAX_NAME
 from attngen.spec.pattern import MAX_LAYERS
 
 MAX_CHARACTERS = 1_000_000
-KIND_NAMES = {LOCAL: "local", CHUNKED: "local", FULL: "global"}
+KIND_NAMES = {LOCAL: "local", CHUNKED: "local", FULL: "global"}  # of the types that a config may list
+SELECT_NAMES = {SELECTING: "sparse", SHARING: "shared"}
 
 
 @dataclass(frozen=True)
@@ -71,13 +82,17 @@ def convert(config: ConfigText, name: str | None) -> Imported:
     layers = config.whole("num_hidden_layers", MAX_LAYERS)
     types = read_layer_types(config, family, layers, notes)
     base = read_base(config, outer, family, notes)
-    present = [layer_type for layer_type in dict.fromkeys(types) if layer_type in KIND_NAMES]
-    kinds = tuple(make_kind(layer_type, base, config, family, notes) for layer_type in present)
-    if len(kinds) == 1 and EXTERNAL not in types:
+    names = SELECT_NAMES if family.latent else KIND_NAMES
+    present = [layer_type for layer_type in dict.fromkeys(types) if layer_type in names]
+    if family.latent:
+        kinds = tuple(replace(base, name=names[t], select=read_select(t, config, notes)) for t in present)
+    else:
+        kinds = tuple(make_kind(layer_type, base, config, family, notes) for layer_type in present)
+    if len(kinds) == 1 and EXTERNAL not in types and not family.latent:
         kinds = (replace(kinds[0], name=IMPLICIT_KIND),)
         layer_kinds = (IMPLICIT_KIND,) * layers
     else:
-        layer_kinds = tuple(KIND_NAMES.get(layer_type, EXTERNAL) for layer_type in types)
+        layer_kinds = tuple(names.get(layer_type, EXTERNAL) for layer_type in types)
     for field, reason in family.ignored.items():
         if config.get(field) is not None:
             notes.append(f"{field} {config.get(field)} left out: {reason}")
@@ -113,15 +128,18 @@ def read_layer_types(config: ConfigText, family: Family, layers: int, notes: lis
 
 def read_base(config: ConfigText, outer: ConfigText, family: Family, notes: list[str]) -> Kind:
     """What all kinds of the model share."""
+    dtype = config.dtype() or outer.dtype()
+    if dtype is None:
+        notes.append("the config names no dtype that attention is computed in: bfloat16 assumed")
+        dtype = "bfloat16"
+    if family.latent:
+        return read_latent(config, dtype, notes)
     query = config.whole("num_attention_heads", MAX_HEADS)
     kv = query if config.get("num_key_value_heads") is None else config.whole("num_key_value_heads", MAX_HEADS)
     if query % kv:
         problem = f"num_key_value_heads {kv} does not divide num_attention_heads {query}"
         raise config.error("num_key_value_heads", problem, "a divisor would be right")
     head_dim = read_head_dim(config, family, query)
-    dtype = config.dtype() or outer.dtype()
-    if dtype is None:
-        notes.append("the config names no dtype that attention is computed in: bfloat16 assumed")
     scale = default_scale(head_dim)
     if family.scale_field is not None:
         scalar = config.positive(family.scale_field)
@@ -134,7 +152,7 @@ def read_base(config: ConfigText, outer: ConfigText, family: Family, notes: list
         name=IMPLICIT_KIND,
         heads=Heads(query, kv),
         head_dim=HeadDim(head_dim, head_dim),
-        dtype=cast(Dtype, dtype or "bfloat16"),
+        dtype=cast(Dtype, dtype),
         scale=scale,
         causal=family.causal,
         softcap=softcap,

@@ -9,6 +9,9 @@ from typing import Any, Literal
 from attngen.importer.config import ConfigText
 
 LOCAL, CHUNKED, FULL = "sliding_attention", "chunked_attention", "full_attention"  # transformers' names
+SELECTING, SHARING = "indexed_attention", "shared"  # an indexer selects a layer's keys; those of the layer before
+INDEXED = (SELECTING, "deepseek_sparse_attention")  # what transformers calls such a layer, from 5.23 and before
+INDEXER_TYPES = {"full": SELECTING, "shared": SHARING}
 LayerTypes = Callable[[ConfigText, int], list[str]]
 
 
@@ -47,6 +50,36 @@ def full_without_rope(config: ConfigText, layers: int) -> list[str]:
     return [CHUNKED if flag else FULL for flag in flags]
 
 
+def selecting(config: ConfigText, layers: int) -> list[str]:
+    """DeepSeek-V3.2: every layer has an indexer."""
+    given = config.get("layer_types")
+    if given is not None and (not isinstance(given, list) or not set(map(str, given)) <= set(INDEXED)):
+        raise config.wrong("layer_types", f"{layers} times {SELECTING}")
+    return [SELECTING] * layers
+
+
+def selecting_or_sharing(config: ConfigText, layers: int) -> list[str]:
+    """GLM-5: layers with an indexer, and layers that take the selection of the last one that has."""
+    selecting(config, layers)
+    field = "indexer_types" if config.get("indexer_types") is not None else "index_topk_pattern"
+    given = config.get(field)
+    if given is None:
+        period, offset = (config.whole(name) for name in ("index_topk_freq", "index_skip_topk_offset"))
+        return [SHARING if max(layer - offset + 1, 0) % period else SELECTING for layer in range(layers)]
+    letters = isinstance(given, str) and set(given) <= set("FS")
+    names = [{"F": "full", "S": "shared"}[letter] for letter in given] if letters else given
+    if not isinstance(names, list) or not all(name in INDEXER_TYPES for name in map(str, names)):
+        raise config.wrong(field, f"{layers} times {' or '.join(INDEXER_TYPES)}")
+    if len(names) != layers:
+        remedy = f"{layers} would be right, as num_hidden_layers says"
+        raise config.error(field, f"{field} has {len(names)} entries", remedy)
+    if INDEXER_TYPES[names[0]] == SHARING:
+        raise config.error(
+            field, f"{field} begins with a shared layer, which has none before it", "full would be right"
+        )
+    return [INDEXER_TYPES[name] for name in names]
+
+
 @dataclass(frozen=True)
 class Family:
     """One family of models; ``defaults`` are those of its transformers config class."""
@@ -62,6 +95,7 @@ class Family:
     scale_field: str | None = None  # the score's scale is this field's value to the power -0.5
     softcap_field: str | None = None
     sink: bool = False
+    latent: bool = False  # heads read keys and values from one latent, and attend to selected keys
     ignored: Mapping[str, str] = field(default_factory=dict)  # fields the model holds but never uses, and why
 
 
@@ -72,6 +106,19 @@ def shape(layers: int, hidden: int, heads: int, kv: int | None = None, head_dim:
         "num_attention_heads": heads,
         "num_key_value_heads": kv,
         "head_dim": head_dim,
+    }
+
+
+def latent(layers: int, heads: int, nope: int, index_heads: int) -> dict[str, Any]:
+    return {
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "kv_lora_rank": 512,
+        "qk_nope_head_dim": nope,
+        "qk_rope_head_dim": 64,
+        "index_topk": 2048,
+        "index_n_heads": index_heads,
+        "index_head_dim": 128,
     }
 
 
@@ -132,6 +179,14 @@ FAMILIES = (
         ("llama4_text", "llama4"),
         {**shape(48, 5120, 40, 8, 128), "attention_chunk_size": 8192, "no_rope_layer_interval": 4},
         full_without_rope,
+    ),
+    Family(("deepseek_v32",), latent(61, 128, 128, 64), selecting, explicit_layer_types=False, latent=True),
+    Family(
+        ("glm_moe_dsa",),
+        {**latent(78, 64, 192, 32), "index_topk_freq": 1, "index_skip_topk_offset": 2},
+        selecting_or_sharing,
+        explicit_layer_types=False,
+        latent=True,
     ),
 )
 BY_MODEL_TYPE = {model_type: family for family in FAMILIES for model_type in family.model_types}

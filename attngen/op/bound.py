@@ -1,4 +1,5 @@
-"""A launch of one kernel for tensors of one signature: every argument is known but what pointers point to."""
+"""A launch of one kernel for tensors of one signature: every argument is known but what pointers point to, and few
+numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ class Bound:
     """A kernel with a grid, its numbers and its descriptors; a call gives the tensors.
 
     ``values``: by parameter, numbers and descriptors. ``tensors``: by parameter, which of a call's tensors it points
-    to. ``constants``: by name, the compile-time parameters that the text leaves open.
+    to. ``constants``: by name, the compile-time parameters that the text leaves open. ``numbers``: parameters that a
+    call gives, in this order; the kernel must not be specialised to them.
     """
 
     def __init__(
@@ -28,6 +30,7 @@ class Bound:
         values: Mapping[str, Any],
         tensors: Mapping[str, int],
         constants: Mapping[str, Any] | None = None,
+        numbers: Sequence[str] = (),
     ) -> None:
         self.source = source
         self.function = load_source(source)
@@ -37,14 +40,15 @@ class Bound:
         self._values = [values.get(name) for name in source.parameters]
         places = {name: n for n, name in enumerate(source.parameters)}
         self._pointers = [(places[name], n) for name, n in tensors.items() if name in places]
+        self._numbers = [(places[name], n) for n, name in enumerate(numbers) if name in places]
         self._constants = dict(constants or {})
         self._direct: Direct | None = None
 
-    def __call__(self, *tensors: torch.Tensor | None) -> None:
+    def __call__(self, *tensors: torch.Tensor | None, numbers: Sequence[int] = ()) -> None:
         """Launch on the current stream of the device; the tensors have the shapes and strides of the first call's."""
         direct = self._direct
         if direct is None or self._device.index != torch._C._cuda_getDevice():
-            self._first(tensors)
+            self._first(tensors, numbers)
             return
         arguments, places = direct.arguments(), direct.places
         for position, n in self._pointers:
@@ -52,15 +56,19 @@ class Bound:
             if tensor is not None:
                 maps, address = direct.maps.get(position), tensor.data_ptr()
                 arguments[places[position]] = address if maps is None else maps[address]
+        for position, n in self._numbers:
+            arguments[places[position]] = numbers[n]
         direct(torch._C._cuda_getCurrentRawStream(self._device.index), arguments)
 
-    def _first(self, tensors: Sequence[torch.Tensor | None]) -> None:
+    def _first(self, tensors: Sequence[torch.Tensor | None], numbers: Sequence[int]) -> None:
         """Launch through Triton's own front end, which compiles what it has not compiled."""
         arguments = self._values.copy()
         for position, n in self._pointers:
             tensor, held = tensors[n], arguments[position]
             if tensor is not None:
                 arguments[position] = held.official(tensor) if isinstance(held, Descriptor) else tensor
+        for position, n in self._numbers:
+            arguments[position] = numbers[n]
         options = self._constants | self.source.options
         if self._device.type != "cuda":
             self.function[(self._grid,)](*arguments, **options)

@@ -129,6 +129,11 @@ def _check_extras(plan: ForwardPlan, q: torch.Tensor, k: torch.Tensor, extras: M
             continue
         count = heads if argument.shape == "heads" else batch
         _check_vector(argument.name, value, (count,), whole=argument.shape == "batch")
+    if plan.kind.compress is not None and extras.get("offsets") is None:
+        raise CallError(
+            f"kind '{plan.kind.name}' compresses keys and needs 'offsets': the position of each sequence's first query "
+            "among the keys that were compressed"
+        )
     check_placed(batch, q.device, extras.get("offsets"), extras.get("key_range"))
 
 

@@ -11,6 +11,7 @@ import triton
 
 from attngen.config import Config
 from attngen.database import Database, open_database
+from attngen.op.descriptor import can_describe
 from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.space import default_config, feasible
@@ -42,8 +43,8 @@ class Chooser:
 
     def __call__(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
         """The choice for tensors of these shapes; CPU tensors get what the default target would run."""
-        keys = _can_describe(k) and _can_describe(v)
-        everything = keys and _can_describe(q)
+        keys = can_describe(k) and can_describe(v)
+        everything = keys and can_describe(q)
         key = (self.problem(q, k).bucket(), keys, everything)
 
         def able(config: Config) -> bool:
@@ -94,10 +95,3 @@ class Chooser:
 def target_here() -> Target:
     """This machine's GPU, or the target that stands in for it."""
     return detect() or get_target(NO_GPU_TARGET)
-
-
-def _can_describe(tensor: torch.Tensor) -> bool:
-    """Whether the copy engine takes this tensor: 16-byte aligned base and strides."""
-    element = tensor.element_size()
-    strides = tensor.stride()
-    return tensor.data_ptr() % 16 == 0 and all(s * element % 16 == 0 and s > 0 for s in strides[:-1])

@@ -8,6 +8,13 @@ from typing import Any
 import torch
 
 
+def can_describe(tensor: torch.Tensor) -> bool:
+    """Whether the copy engine takes this tensor: 16-byte aligned base and strides."""
+    element = tensor.element_size()
+    strides = tensor.stride()
+    return tensor.data_ptr() % 16 == 0 and all(s * element % 16 == 0 and s > 0 for s in strides[:-1])
+
+
 class Descriptor:
     """What the copy engine is told of tensors of one shape and strides; it holds no tensor, which would live on."""
 

@@ -12,6 +12,7 @@ from attngen.errors import CallError
 from attngen.op.arguments import empty_outputs
 from attngen.op.bound import Bound, compiled_of
 from attngen.op.descriptor import Descriptor
+from attngen.op.expected import check_expected, check_lists, check_rows, check_sink
 from attngen.op.launch import Kept, signature_of
 from attngen.op.tickets import Tickets
 from attngen.plan.boxes import is_gluon
@@ -157,15 +158,11 @@ def why_not_gathered_by_hopper(q: torch.Tensor, k: torch.Tensor) -> str | None:
 
 def check_given(plan: GatheredPlan, v: torch.Tensor | None, sink: torch.Tensor | None) -> None:
     """CallError unless values and a sink are given where the plan's kind has them, and only there."""
-    name, sunk = plan.kind.name, plan.kind.sink
     if plan.shared_values and v is not None:
-        raise CallError(f"kind '{name}' has its values in the keys; v is given, None is needed")
+        raise CallError(f"kind '{plan.kind.name}' has its values in the keys; v is given, None is needed")
     if not plan.shared_values and v is None:
-        raise CallError(f"kind '{name}' has values of its own; v is None, a tensor is needed")
-    if sunk and sink is None:
-        raise CallError(f"kind '{name}' needs the argument 'sink': one logit a query head")
-    if not sunk and sink is not None:
-        raise CallError(f"kind '{name}' takes no argument 'sink'")
+        raise CallError(f"kind '{plan.kind.name}' has values of its own; v is None, a tensor is needed")
+    check_sink(plan.kind, sink)
 
 
 def check_gathered_call(plan: GatheredPlan, config: Config, tensors: Sequence[Any]) -> None:
@@ -176,12 +173,7 @@ def check_gathered_call(plan: GatheredPlan, config: Config, tensors: Sequence[An
     q, k, v, indices, sink, offsets, key_range, topk_length = tensors
     kind, dtype = plan.kind, getattr(torch, plan.kind.dtype)
     check_given(plan, v, sink)
-    for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if tensor is not None and (tensor.dim() != 4 or tensor.dtype != dtype):
-            held = f"{tuple(tensor.shape)} of {tensor.dtype}"
-            raise CallError(f"{name} is {held}; (batch, heads, sequence, dim) of {kind.dtype} is needed")
-        if tensor is not None and tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-            raise CallError(f"{name} has stride {tensor.stride(-1)} in its last dimension; 1 is needed")
+    check_rows(kind, {"q": q, "k": k, "v": v})
     batch, heads, seq_q, _ = q.shape
     group = kind.heads.group
     seq_k, kv_heads = k.shape[2], heads // group
@@ -189,30 +181,20 @@ def check_gathered_call(plan: GatheredPlan, config: Config, tensors: Sequence[An
         raise CallError(f"q has {heads} heads; {group} share a {'latent' if plan.shared_values else 'KV head'}")
     top_k = indices.shape[-1] if indices is not None and indices.dim() else 0
     of_heads = (kv_heads,) if indices is not None and indices.dim() != 3 else ()
-    expected: list[tuple[str, Any, tuple[int, ...], torch.dtype | None]] = [
-        ("q", q, (batch, heads, seq_q, kind.head_dim.qk), dtype),
-        ("k", k, (batch, kv_heads, seq_k, kind.head_dim.qk), dtype),
-        ("v", v, (batch, kv_heads, seq_k, kind.head_dim.v), dtype),
-        ("indices", indices, (batch, *of_heads, seq_q, top_k), torch.int32),
-        ("sink", sink, (heads,), None),
-        ("offsets", offsets, (batch,), torch.int32),
-        ("key_range", key_range, (batch, 2), torch.int32),
-        ("topk_length", topk_length, (batch, seq_q), torch.int32),
-    ]
-    for name, tensor, shape, wanted in expected:
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise CallError(f"{name} has shape {tuple(tensor.shape)}; {shape} is needed")
-        if wanted is not None and tensor.dtype != wanted:
-            raise CallError(f"{name} is {tensor.dtype}; {wanted} is needed")
-        if tensor.device != q.device:
-            raise CallError(f"{name} is on {tensor.device} and q on {q.device}; one device is needed")
-        if name in ("sink", "offsets", "key_range", "topk_length") and not tensor.is_contiguous():
-            raise CallError(f"{name} is not contiguous; call contiguous()")
+    expected: dict[str, tuple[Any, tuple[int, ...], torch.dtype | None]] = {
+        "q": (q, (batch, heads, seq_q, kind.head_dim.qk), dtype),
+        "k": (k, (batch, kv_heads, seq_k, kind.head_dim.qk), dtype),
+        "v": (v, (batch, kv_heads, seq_k, kind.head_dim.v), dtype),
+        "indices": (indices, (batch, *of_heads, seq_q, top_k), torch.int32),
+        "sink": (sink, (heads,), None),
+        "offsets": (offsets, (batch,), torch.int32),
+        "key_range": (key_range, (batch, 2), torch.int32),
+        "topk_length": (topk_length, (batch, seq_q), torch.int32),
+    }
+    check_expected(expected, q.device)
     if top_k > MAX_TOP_K:
         raise CallError(f"indices has {top_k} entries a list; at most {MAX_TOP_K} are allowed")
-    if top_k > 1 and indices.stride(-1) != 1:
-        raise CallError(f"indices has stride {indices.stride(-1)} in its last dimension; 1 is needed")
+    if indices is not None:
+        check_lists("indices", indices)
     if is_gluon(config) and (reason := why_not_gathered_by_hopper(q, k)):
         raise CallError(f"{reason}; another schedule, or contiguous(), would be right")

@@ -6,20 +6,24 @@ from typing import Any
 
 from attngen.config import Config
 from attngen.database import Database
+from attngen.op.block_select import BlockSelectLauncher
 from attngen.op.choose import Chooser
 from attngen.op.gathered import GatheredLauncher
 from attngen.op.indexer import IndexerLauncher
 from attngen.op.launch import Launcher
 from attngen.op.quantise import QuantiseLauncher
+from attngen.op.routed import RoutedLauncher
 from attngen.op.select import SelectLauncher
 from attngen.plan import Plan
 from attngen.problem import Problem
 
 LAUNCHERS: dict[str, Any] = {
+    "block_select": BlockSelectLauncher,
     "forward": Launcher,
     "gathered": GatheredLauncher,
     "indexer": IndexerLauncher,
     "quantise": QuantiseLauncher,
+    "routed": RoutedLauncher,
     "select": SelectLauncher,
 }
 

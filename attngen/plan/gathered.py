@@ -20,8 +20,9 @@ UNGENERATED = ("mask", "score", "alibi", "documents", "blocks", *WIDENING)
 class GatheredPlan:
     """Attention of every query over the keys that its list names and its kind lets it see.
 
-    ``term`` says which of the listed keys count. With ``shared_values`` a key's first columns are its value: each row
-    is loaded once, and ``v_chunks`` are the first of ``qk_chunks``.
+    An entry of a list names ``block`` neighbouring keys, and ``term`` says which of the listed keys count. With
+    ``shared_values`` a key's first columns are its value: each row is loaded once, and ``v_chunks`` are the first of
+    ``qk_chunks``.
     """
 
     kind: Kind
@@ -29,6 +30,7 @@ class GatheredPlan:
     qk_chunks: tuple[Chunk, ...]
     v_chunks: tuple[Chunk, ...]
     shared_values: bool
+    block: int = 1
     maxima: bool = False  # whether the greatest logit of each row is a result too
     kernel: Literal["gathered"] = "gathered"
 
@@ -51,9 +53,13 @@ def plan_gathered(kind: Kind, *, maxima: bool = False) -> GatheredPlan:
     if kind.quantised:
         raise NotGeneratedError(f"kind '{kind.name}': lists of keys are not generated for {kind.dtype}")
     (term,) = visibility(kind)
+    blocks = kind.select.blocks if kind.select is not None else None
     if kind.latent is None:
         qk, v = head_dim_chunks(kind.head_dim.qk), head_dim_chunks(kind.head_dim.v)
-        return GatheredPlan(kind, term, qk, v, shared_values=False, maxima=maxima)
+        block = 1 if blocks is None else blocks.size
+        return GatheredPlan(kind, term, qk, v, shared_values=False, block=block, maxima=maxima)
+    if blocks is not None:
+        raise NotGeneratedError(f"kind '{kind.name}': blocks of keys are not generated for a latent")
     rank, rope = kind.latent.rank, kind.latent.rope
     v = head_dim_chunks(rank)
     tail = head_dim_chunks(rope) if rope else ()

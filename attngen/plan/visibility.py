@@ -33,7 +33,12 @@ def visibility(kind: Kind) -> tuple[Term, ...]:
 
 
 def _causal(kind: Kind) -> tuple[Bound, ...]:
-    return (Bound(I + 1),) if kind.causal else ()
+    if not kind.causal:
+        return ()
+    if kind.compress is None:
+        return (Bound(I + 1),)
+    size, stride = kind.compress.size, kind.compress.stride  # the last of those it stands for is not after the query
+    return (Bound(FloorDiv(I - size + 1, sp.Integer(stride)) + 1),)
 
 
 def _conjunction(kind: Kind) -> list[Term]:

@@ -11,6 +11,7 @@ from attngen.plan.forward import ForwardPlan
 from attngen.plan.keys import Dilation
 from attngen.plan.numbers import Values, evaluate
 from attngen.problem import Problem
+from attngen.spec.model import Compress, Kind
 
 ELEMENT_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float8_e4m3": 1}
 
@@ -26,6 +27,22 @@ class TileWork:
     flops: float
     exps: float
     bytes: float  # compulsory: each tensor once
+
+
+def first_position(kind: Kind, seq_q: int, seq_k: int) -> int:
+    """Where the first query is if the last one is at the last key, or the last that compressed keys stand for."""
+    keys = seq_k if kind.compress is None else (seq_k - 1) * kind.compress.stride + kind.compress.size
+    return keys - seq_q
+
+
+def compressed_count(compress: Compress, seq_k: int) -> int:
+    """Compressed keys of ``seq_k`` keys: those that all of their keys are there of."""
+    return max((seq_k - compress.size) // compress.stride + 1, 0)
+
+
+def keys_of(kind: Kind, seq_k: int) -> int:
+    """Keys that a kind attends to over ``seq_k``: compressed ones are fewer, but one."""
+    return seq_k if kind.compress is None else max(compressed_count(kind.compress, seq_k), 1)
 
 
 def visible_pairs(plan: ForwardPlan, seq_q: int, seq_k: int) -> int:
@@ -102,7 +119,7 @@ def tiles_of(
     plan: ForwardPlan, seq_q: int, seq_k: int, block_q: int, block_n: int, split_masks: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masked and unmasked key tiles of every query tile, as the kernel's loops visit them."""
-    offset = seq_k - seq_q
+    offset = first_position(plan.kind, seq_q, seq_k)
     starts = np.arange(0, seq_q, block_q)
     values: Values = {
         "i_first": starts + offset,
@@ -131,7 +148,7 @@ def tiles_of(
 
 def _row_values(plan: ForwardPlan, seq_q: int, seq_k: int) -> dict:
     return {
-        "i": np.arange(seq_q) + seq_k - seq_q,
+        "i": np.arange(seq_q) + first_position(plan.kind, seq_q, seq_k),
         "key_first": 0,
         "key_end": seq_k,
         "prefix": seq_k // 2,

@@ -6,9 +6,31 @@ listed         which keys a list holds
 index_scores   a lightning indexer's score of every key for every query
 select_keys    the keys with the largest scores, one list a query
 key_bounds     the keys that each query may select, as an interval
+mean_keys      the mean of each block of keys (MoBA)
+mean_scores    the score of every block for every query, by its mean key
+paid_scores    the same, by what a branch of compressed keys pays to it (NSA)
+block_bounds   the blocks that hold keys which each query may see, as an interval
+select_blocks  the blocks with the largest scores, one list a query
+keys_of_blocks lists of blocks as lists of their keys
 """
 
 from attngen.reference.attend import attention, dequantised, listed, scored, visible
+from attngen.reference.blocks import block_bounds, keys_of_blocks, mean_keys, mean_scores, paid_scores, select_blocks
 from attngen.reference.select import index_scores, key_bounds, select_keys
 
-__all__ = ["attention", "dequantised", "index_scores", "key_bounds", "listed", "scored", "select_keys", "visible"]
+__all__ = [
+    "attention",
+    "block_bounds",
+    "dequantised",
+    "index_scores",
+    "key_bounds",
+    "keys_of_blocks",
+    "listed",
+    "mean_keys",
+    "mean_scores",
+    "paid_scores",
+    "scored",
+    "select_blocks",
+    "select_keys",
+    "visible",
+]

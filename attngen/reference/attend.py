@@ -38,8 +38,9 @@ def attention(
     """Attention of ``kind``.
 
     q is (batch, heads, seq_q, qk dim), k (batch, kv heads, seq_k, qk dim), v (batch, kv heads, seq_k, v dim), or of a
-    latent kind the keys' first columns. indices, (batch, seq_q, top_k) or (batch, kv heads, seq_q, top_k), are the keys
-    that were selected: what is not 0 to seq_k - 1 is no key, and without them a query sees all that it may select.
+    latent kind the keys' first columns. indices, (batch, seq_q, top_k), or with a list for each KV head or query head
+    (batch, heads, seq_q, top_k), are the keys that were selected: what is not 0 to seq_k - 1 is no key, and without
+    them a query sees all that it may select. Of compressed keys, positions need ``offsets``.
     The other keywords are those of the op; an 8-bit tensor stands for its values times its scale. Returns out (batch,
     heads, seq_q, v dim) and lse (batch, heads, seq_q), both in ``dtype``: lse is natural-log and leaves the sink out; a
     row that sees no key has out 0 and lse -inf.
@@ -64,7 +65,8 @@ def attention(
                 s = scored(kind, s, names, alibi_slopes, named)
                 seen = _visible(kind, names, seq_k, prefix, key_range, named)
                 if indices is not None:
-                    seen &= listed(indices[b, ..., rows, :], h // group, seq_k)
+                    places = indices.shape[1] if indices.dim() == 4 else 1  # lists of a query, one for some heads each
+                    seen &= listed(indices[b, ..., rows, :], h * places // heads, seq_k)
                 s = s.masked_fill(~seen, -math.inf)
                 total = torch.logsumexp(s, -1)
                 denominator = total if sink is None else torch.logaddexp(total, sink[h].to(dtype))
@@ -76,9 +78,9 @@ def attention(
     return out, lse
 
 
-def listed(indices: torch.Tensor, kv_head: int, seq_k: int) -> torch.Tensor:
-    """Which keys some queries' lists, (rows, top_k) or (kv heads, rows, top_k), hold: bool (rows, seq_k)."""
-    lists = (indices[kv_head] if indices.dim() == 3 else indices).long()
+def listed(indices: torch.Tensor, place: int, seq_k: int) -> torch.Tensor:
+    """Which keys some queries' lists, (rows, top_k) or at a place of (lists, rows, top_k), hold: bool (rows, seq_k)."""
+    lists = (indices[place] if indices.dim() == 3 else indices).long()
     kept = torch.where((lists >= 0) & (lists < seq_k), lists, seq_k)
     seen = torch.zeros(lists.shape[0], seq_k + 1, dtype=torch.bool, device=lists.device)
     return seen.scatter_(1, kept, True)[:, :seq_k]
@@ -132,7 +134,8 @@ def _valid(j, b, seq_k, key_range):
 def _visible(kind: Kind, names: dict[str, Any], seq_k: int, prefix, key_range, named) -> torch.Tensor:
     i, j, b = names["i"], names["j"], names["b"]
     seen = torch.ones(i.shape[0], j.shape[1], dtype=torch.bool, device=j.device)
-    causal = j <= i if kind.causal else torch.ones_like(seen)
+    last = j if kind.compress is None else j * kind.compress.stride + kind.compress.size - 1
+    causal = last <= i if kind.causal else torch.ones_like(seen)
     seen &= causal
     if kind.window is not None:
         if kind.window.left is not None:

@@ -13,6 +13,15 @@ OPTIONAL = (
 
 def needed(kind: Kind) -> list[tuple[str, str, str]]:
     """Name, shape and meaning of each keyword that a call must give."""
+    if kind.branches:
+        of_branches = [
+            (f"{branch.name}_{name}", shape, meaning)
+            for branch in kind.branches
+            for name, shape, meaning in needed(branch)
+        ]
+        order = ", ".join(branch.name for branch in kind.branches)
+        shape = f"(batch, heads, seq_q, {len(kind.branches)})"
+        return [("gates", shape, f"what the result of each branch is multiplied by: {order}"), *of_branches]
     return [(argument.name, _shape(argument), argument.meaning) for argument in run_time_arguments(kind)]
 
 

@@ -12,12 +12,12 @@ SHORTEST, USUAL, LONGEST = 2048, 8192, 65536  # lengths that a picture is drawn 
 def decided(kind: Kind) -> tuple[Kind, tuple[str, ...]]:
     """``kind`` without the fields that run time decides, and the names of those left out."""
     left_out = tuple(name for name in ("select", "blocks", "documents") if getattr(kind, name))
-    return replace(kind, select=None, blocks=None, documents=False, latent=None), left_out
+    return replace(kind, select=None, blocks=None, documents=False, latent=None, branches=()), left_out
 
 
 def telling_length(spec: Spec) -> int:
     """A power of two long enough to show every window and chunk of ``spec``, and not much longer."""
-    furthest = max(reach(kind) for kind in spec.kinds)
+    furthest = max(reach(one) for kind in spec.kinds for one in (kind, *kind.branches))
     if furthest == 0:
         return USUAL
     return min(max(SHORTEST, 1 << (4 * furthest - 1).bit_length()), LONGEST)

@@ -55,7 +55,8 @@ def _text(e: sp.Basic) -> str:
     if isinstance(e, (sp.Max, sp.Min)):
         return _extreme(e)
     if isinstance(e, FloorDiv):
-        return f"{_text(e.args[0])} // {_text(e.args[1])}"
+        text = _text(e.args[0])
+        return f"{f'({text})' if isinstance(e.args[0], sp.Add) else text} // {_text(e.args[1])}"
     if isinstance(e, sp.Piecewise):
         (value, condition), _ = e.args
         return f"{_text(value)} where {_text(condition.lhs)} < {_text(condition.rhs)}"

@@ -14,6 +14,7 @@ from rich.style import Style
 from rich.text import Text
 
 from attngen.plan.forward import run_time_arguments
+from attngen.plan.work import first_position
 from attngen.reference import visible
 from attngen.report.decided import decided
 from attngen.spec.model import Kind
@@ -44,7 +45,7 @@ def picture(kind: Kind, seq_q: int, seq_k: int, cells: int) -> Picture:
     shares = []
     for first, end in pairwise(rows):
         looked = np.unique(np.linspace(first, end - 1, min(samples, end - first)).round().astype(int))
-        seen = [_row(drawn, query + seq_k - seq_q, seq_k, given) for query in looked]
+        seen = [_row(drawn, query + first_position(kind, seq_q, seq_k), seq_k, given) for query in looked]
         shares.append(np.mean([np.add.reduceat(row, columns[:-1]) / np.diff(columns) for row in seen], axis=0))
     return Picture(np.array(shares), seq_q, seq_k, tuple(assumed))
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from attngen.errors import UsageError
 from attngen.plan import plan_forward
+from attngen.plan.work import keys_of
 from attngen.report import layers
 from attngen.report.decided import decided
 from attngen.report.picture import picture
@@ -25,35 +26,43 @@ LIMITS = ("math", "bytes", "exponentials")
 
 
 def draw(spec: Spec, kinds: Sequence[Kind], seq: int, batch: int, target: Target, path: Path) -> None:
-    """Write to ``path`` one column a kind: its mask, and beneath it the least time each limit of ``target`` allows."""
+    """Write to ``path`` one column a kind, or a branch of one: its mask, and beneath it the least time that each limit
+    of ``target`` allows."""
     figure_class, colours = _matplotlib()
-    figure = figure_class(figsize=(4.6 * len(kinds) + 0.6, 6.6), layout="constrained")
+    drawn = [(kind, one) for kind in kinds for one in kind.branches or (kind,)]
+    figure = figure_class(figsize=(4.6 * len(drawn) + 0.6, 6.6), layout="constrained")
     figure.suptitle(f"{spec.name}: batch {batch}, {seq} x {seq}, on {target.name}", fontsize=12)
-    axes = figure.subplots(2, len(kinds), squeeze=False, height_ratios=(4.4, 1))
-    works = [work_of(plan_forward(decided(kind)[0]), batch, seq, seq, target) for kind in kinds]
+    axes = figure.subplots(2, len(drawn), squeeze=False, height_ratios=(4.4, 1))
+    works = [work_of(plan_forward(decided(one)[0]), batch, seq, keys_of(one, seq), target) for _, one in drawn]
     longest = max(work.floor_ms for work in works)
-    for column, (kind, work) in enumerate(zip(kinds, works, strict=True)):
-        _mask(axes[0, column], spec, kind, seq, colours)
+    for column, ((kind, one), work) in enumerate(zip(drawn, works, strict=True)):
+        where = f"layers {layers.compressed(layers.layers_of(spec, kind.name))}"
+        _mask(axes[0, column], one, where if one is kind else f"a branch of {kind.name}", seq, colours)
         _floors(axes[1, column], work, longest)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, format="png")
 
 
-def _mask(axes: Any, spec: Spec, kind: Kind, seq: int, colours: Any) -> None:
-    drawing = picture(kind, seq, seq, CELLS)
+def _mask(axes: Any, kind: Kind, where: str, seq: int, colours: Any) -> None:
+    seq_k = keys_of(kind, seq)
+    drawing = picture(kind, seq, seq_k, CELLS)
     strength = np.where(drawing.shares > 0, LEAST + (1 - LEAST) * drawing.shares, 0)
-    axes.imshow(strength, cmap=colours, vmin=0, vmax=1, extent=(0, seq, seq, 0), interpolation="nearest")
-    of_kind = layers.layers_of(spec, kind.name)
-    title = f"{kind.name}: layers {layers.compressed(of_kind)}\n{layers.sees(kind)}"
+    axes.imshow(
+        strength, cmap=colours, vmin=0, vmax=1, extent=(0, seq_k, seq, 0), aspect="auto", interpolation="nearest"
+    )
+    title = f"{kind.name}: {where}\n{layers.sees(kind)}"
     if drawing.assumed:
         title += f"\n(drawn as if {', '.join(drawing.assumed)})"
     axes.set_title(title, fontsize=9, wrap=True)
-    axes.set_xlabel("key j", fontsize=8)
+    axes.set_xlabel("key j" if kind.compress is None else "compressed key j", fontsize=8)
     axes.set_ylabel("query i", fontsize=8)
-    ticks = [0, seq // 4, seq // 2, 3 * seq // 4, seq]
-    axes.set_xticks(ticks)
-    axes.set_yticks(ticks)
+    axes.set_xticks(_quarters(seq_k))
+    axes.set_yticks(_quarters(seq))
     axes.tick_params(labelsize=7)
+
+
+def _quarters(length: int) -> list[int]:
+    return [0, length // 4, length // 2, 3 * length // 4, length]
 
 
 def _floors(axes: Any, work: Work, longest: float) -> None:

@@ -13,7 +13,7 @@ from attngen.database.ranking import best_first, provenance
 from attngen.database.shipped import shipped_trials
 from attngen.errors import NotGeneratedError
 from attngen.plan import ForwardPlan, plan_forward
-from attngen.plan.kernels import attended_whole, selects_keys
+from attngen.plan.kernels import attended_whole
 from attngen.problem import Problem
 from attngen.report.work import work_of
 from attngen.source import template_digest
@@ -100,9 +100,9 @@ def named_target(db: Database, name: str) -> Target:
 
 
 def _kinds(spec: Spec) -> list[Kind]:
-    """A spec's kinds, each that selects keys followed by what it is where there are few."""
-    wholes = [attended_whole(kind) if selects_keys(kind) else None for kind in spec.kinds]
-    pairs = zip(spec.kinds, wholes, strict=True)
+    """A spec's kinds and their branches, each that selects followed by what it is where there are few keys."""
+    ones = [one for kind in spec.kinds for one in kind.branches or (kind,)]
+    pairs = [(one, None if one.select is None else attended_whole(one)) for one in ones]
     return [one for pair in pairs for one in pair if one is not None]
 
 

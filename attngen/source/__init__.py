@@ -2,7 +2,7 @@
 
 from attngen.source.cross import CompileError, Resources, compile_source
 from attngen.source.module import load_source
-from attngen.source.render import Source, render, render_turning, template_digest
+from attngen.source.render import Source, render, render_routing, render_turning, template_digest
 
 __all__ = [
     "CompileError",
@@ -11,6 +11,7 @@ __all__ = [
     "compile_source",
     "load_source",
     "render",
+    "render_routing",
     "render_turning",
     "template_digest",
 ]

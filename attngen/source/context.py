@@ -209,10 +209,11 @@ def _element_names(plan: ForwardPlan, row_bounds: list[Assignment], nodes: list[
 
 def _loops(plan: ForwardPlan, split_masks: bool) -> list[Loop]:
     last = len(plan.loops) - 1
-    return [_loop(interval, n > 0, n < last, split_masks) for n, interval in enumerate(plan.loops)]
+    return [loop_of(interval, n > 0, n < last, split_masks) for n, interval in enumerate(plan.loops)]
 
 
-def _loop(interval: Interval, follows: bool, followed: bool, split_masks: bool) -> Loop:
+def loop_of(interval: Interval, follows: bool = False, followed: bool = False, split_masks: bool = True) -> Loop:
+    """An interval as the templates take it."""
     masked_only = interval.always_masked or not split_masks
     inner = (interval.inner_first, interval.inner_end)
     return Loop(

@@ -30,7 +30,7 @@ _FUNCTIONS = {
     "exp": "tl.exp",
     "log": "tl.log",
     "sqrt": "tl.sqrt",
-    "sigmoid": "tl.sigmoid",
+    "sigmoid": "sigmoid",
     "tanh": "tanh",
 }
 
@@ -63,8 +63,8 @@ def helpers(nodes: list[Node]) -> set[str]:
             match node:
                 case Binary(op="//" | "%"):
                     used.add("floor_div")
-                case Call(function="tanh"):
-                    used.add("tanh")
+                case Call(function="tanh" | "sigmoid" as name):
+                    used.add(name)
                 case Tensor():
                     used.add("element")
     return used

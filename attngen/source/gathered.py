@@ -19,6 +19,7 @@ from attngen.source import scalars
 from attngen.source.elementwise import Assignment
 from attngen.source.hopper import gluon
 from attngen.source.parameters import Parameter
+from attngen.source.roles import Role
 from attngen.source.types import NOTHING, descriptor, pointer
 from attngen.spec.describe import describe_kind
 
@@ -91,6 +92,32 @@ def _hopper(plan: GatheredPlan, config: Config, context: dict[str, Any]) -> dict
         "tickets": bool(config["TICKETS"]),
         "proxy_fence": bool(config["PROXY_FENCE"]),
         "block_n": config["BLOCK_N"],
+        **_roles(plan, bool(config["TICKETS"])),
+    }
+
+
+def _roles(plan: GatheredPlan, tickets: bool) -> dict[str, Any]:
+    """What passes from the Hopper kernel to its three warpgroups, by name."""
+    drawn = ["drawn"] if tickets else []
+    load = ["tiles", "bias", *drawn, "full", "free", "bias_full"]
+    load += ["k_ptr", "indices_ptr", "topk_length_ptr", "offsets_ptr", "key_range_ptr"]
+    load += [*(["ticket_ptr"] if tickets else []), "stride_kb", "stride_ks", "stride_ib", "stride_is"]
+    load += ["turns", "batches", "seq_q", "seq_k", "top_k"]
+    shared = ["queries", "tiles", "exchanged", "barriers", *drawn, "q_full", "sums_full"]
+    sizes = ["topk_length_ptr", "turns", "batches", "heads", "seq_q", "top_k"]
+    given = [*(["sink_ptr"] if plan.kind.sink else []), *sizes]
+    rows = ["lse_ptr", *(["max_ptr"] if plan.maxima else [])]
+    even = [*shared, "q_desc", "q_rope_desc", "out_desc", *rows, *given]
+    odd = [*shared, "q_desc", "out_desc", *given]
+    return {
+        "load_names": load,
+        "even_names": even,
+        "odd_names": odd,
+        "partitions": [
+            Role("even_warpgroup", even),
+            Role("odd_warpgroup", odd),
+            Role("load_keys", load, registers="PRODUCER_REGISTERS"),
+        ],
     }
 
 
@@ -127,6 +154,8 @@ def _limit(plan: GatheredPlan, chunk: Chunk) -> str | None:
 def _constants(plan: GatheredPlan) -> list[Assignment]:
     kind = plan.kind
     out = [Assignment("GROUP", str(kind.heads.group), "query heads that share one KV head")]
+    if plan.block > 1:
+        out.append(Assignment("BLOCK", str(plan.block), "neighbouring keys that an entry of a list names"))
     if any(c.padded for c in plan.qk_chunks):
         out.append(Assignment("QK_DIM", str(kind.head_dim.qk), "width of queries and keys"))
     if any(c.padded for c in plan.v_chunks):
@@ -146,6 +175,7 @@ def _constants(plan: GatheredPlan) -> list[Assignment]:
 def _parameters(plan: GatheredPlan, hopper: bool, tickets: bool) -> list[Parameter]:
     """The kernel's run-time parameters, in order."""
     half, keys = plan.kind.head_dim.v // 2, "kv heads, seq_k"
+    named = "key" if plan.block == 1 else "block"
     if hopper:
         out = [
             Parameter("q_desc", f"[batch, heads, seq_q, qk dim], boxes of ROWS heads x {half}"),
@@ -164,7 +194,9 @@ def _parameters(plan: GatheredPlan, hopper: bool, tickets: bool) -> list[Paramet
     out += [
         Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"),
         *([Parameter("max_ptr", "the same, the greatest logit of each row")] if plan.maxima else []),
-        Parameter("indices_ptr", "[batch, kv heads or 1, seq_q, top_k], int32: keys of a query, others are no key"),
+        Parameter(
+            "indices_ptr", f"[batch, kv heads or 1, seq_q, top_k], int32: {named}s of a query, others are no {named}"
+        ),
         Parameter("topk_length_ptr", "[batch, seq_q], int32: entries of each list that count, or None for all"),
         Parameter("offsets_ptr", "[batch], position of the first query, or None for seq_k - seq_q"),
         Parameter("key_range_ptr", "[batch, 2], first and end of the valid keys, or None for all"),

@@ -11,6 +11,7 @@ from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper import PRODUCER_REGISTERS, ROWS, VISITS, HopperShape
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.source.elementwise import Assignment
+from attngen.source.roles import one_loads
 
 FIRST_BARRIER = 8  # named barriers below are the compiler's
 LAZY = 8.0  # powers of two by which a stale maximum may be exceeded
@@ -22,7 +23,7 @@ KEYS_SUMMED = 1024  # keys whose values tensor cores add up in 14 bits before th
 
 def gluon(text: str) -> str:
     """Elementwise Triton as Gluon says it."""
-    return re.sub(r"\btl\.", "gl.", text.replace("tl.sigmoid(", "sigmoid("))
+    return re.sub(r"\btl\.", "gl.", text)
 
 
 def relative(line: str) -> str:
@@ -128,6 +129,7 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "found": located if "key_first" in located or not quantised else [*located, "key_first"],
         "producer_names": producer,
         "consumer_names": consumer,
+        "partitions": one_loads(consumer, shape.consumers, producer),
         "state": state,
         "tile_call": signature,
         "step_arguments": lambda key, masked: [*state, *constant, key, "WG", str(masked)],

@@ -11,6 +11,7 @@ from attngen.plan.hopper import ROWS
 from attngen.plan.hopper_window import MOST_REGISTERS, HopperWindowShape, static_edges
 from attngen.source.elementwise import Assignment
 from attngen.source.hopper import arguments_of_callers, gluon, tensor_names
+from attngen.source.roles import Role
 
 
 def hopper_window_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) -> dict[str, Any]:
@@ -50,6 +51,7 @@ def hopper_window_context(plan: ForwardPlan, config: Config, common: dict[str, A
         "tile_names": tile_names,
         "symbols": symbols,
         "attend_names": attend,
+        "partitions": [Role("attend", [*attend, str(n)], registers="REGISTERS") for n in range(shape.warpgroups)],
         "at": _at,
     }
 

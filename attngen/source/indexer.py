@@ -10,10 +10,11 @@ from attngen.plan.indexer import IndexerPlan
 from attngen.plan.indexer_hopper import IndexerShape
 from attngen.problem import next_power_of_two
 from attngen.source.elementwise import Assignment
+from attngen.source.hopper import FIRST_BARRIER
 from attngen.source.parameters import Parameter
+from attngen.source.roles import one_loads
 from attngen.source.types import descriptor, pointer
 
-FIRST_BARRIER = 8  # named barriers below are the compiler's
 UNSPECIALISED = ("k_scale_stride", "batches", "seq_q", "seq_k", "keys_per_item")  # they vary from call to call
 
 
@@ -35,6 +36,7 @@ def indexer_context(plan: IndexerPlan, config: Config) -> dict[str, Any]:
         "plan": plan,
         "shape": shape,
         "product_depth": 32 // plan.element_bytes,
+        **({} if shape is None else _roles(plan, shape)),
     }
 
 
@@ -43,6 +45,22 @@ def boxes(plan: IndexerPlan, shape: IndexerShape) -> dict[str, tuple[int, ...]]:
     return {
         "q_desc": (1, shape.queries, plan.padded_heads, plan.width),
         "k_desc": (1, shape.block_n, plan.width),
+    }
+
+
+def _roles(plan: IndexerPlan, shape: IndexerShape) -> dict[str, Any]:
+    """What passes from the Hopper kernel to the warp that loads and to the warpgroups that compute, by name."""
+    rings = ["q_tiles", "k_tiles", "places", "published", "q_full", "q_free", "k_full"]
+    limits = ["key_first_ptr", "key_end_ptr"]
+    sizes = ["batches", "seq_q", "seq_k", "keys_per_item"]
+    producer = ["q_desc", "k_desc", *rings, *limits, *sizes]
+    consumer = [*rings, *(["k_scale_ptr"] if plan.scaled else []), "w_ptr", *(limits if plan.clean else []), "out_ptr"]
+    consumer += [*(["k_scale_stride"] if plan.scaled else []), "stride_ob", "stride_os", *sizes]
+    return {
+        "sizes": sizes,
+        "producer_names": producer,
+        "consumer_names": consumer,
+        "partitions": one_loads(consumer, shape.warpgroups, producer),
     }
 
 

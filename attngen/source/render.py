@@ -16,18 +16,22 @@ from attngen.config import Config
 from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
+from attngen.plan.routed import RoutedPlan
 from attngen.problem import next_power_of_two
 from attngen.resources import cache_dir, resource_dir
+from attngen.source.block_select import block_select_context
 from attngen.source.context import forward_context
 from attngen.source.gathered import gathered_context
 from attngen.source.indexer import indexer_context
 from attngen.source.layout import laid_out
 from attngen.source.quantise import quantise_context
+from attngen.source.routed import merge_context, order_contexts, routed_context
 from attngen.source.select import select_context
 from attngen.source.text import assignment, call, decorator, fold, tidy
 from attngen.source.types import NOTHING
 
 TEMPLATES = {  # of each kernel's schedules
+    "block_select": {"portable": "block_select_portable.py.j2"},
     "forward": {
         "portable": "forward_portable.py.j2",
         "window": "forward_window.py.j2",
@@ -37,15 +41,19 @@ TEMPLATES = {  # of each kernel's schedules
     "gathered": {"portable": "gathered_portable.py.j2", "hopper": "gathered_hopper.py.j2"},
     "indexer": {"portable": "indexer_portable.py.j2", "hopper": "indexer_hopper.py.j2"},
     "quantise": {"portable": "quantise.py.j2"},
+    "routed": {"portable": "routed_portable.py.j2"},
     "select": {"portable": "select_portable.py.j2", "hopper": "select_hopper.py.j2"},
 }
 CONTEXTS: dict[str, Callable[[Any, Config], dict[str, Any]]] = {  # by kernel
+    "block_select": block_select_context,
     "forward": forward_context,
     "gathered": gathered_context,
     "indexer": indexer_context,
     "quantise": quantise_context,
+    "routed": routed_context,
     "select": select_context,
 }
+ORDERING, MERGING = "routed_order.py.j2", "routed_merge.py.j2"
 TURNING = "turn_values.py.j2"
 TURNED_BLOCK = 128  # keys of a tile that is turned
 TURNING_WARPS = 8
@@ -75,16 +83,26 @@ def render(plan: Plan, config: Config) -> Source:
     Tile sizes stay compile-time parameters of the launch where the text does not depend on them, so that one text
     serves many configs.
     """
-    context = CONTEXTS[plan.kernel](plan, config)
-    text = _environment().get_template(TEMPLATES[plan.kernel][str(config["schedule"])]).render(context)
+    template = TEMPLATES[plan.kernel][str(config["schedule"])]
+    return _filled(template, CONTEXTS[plan.kernel](plan, config), laid_out if is_gluon(config) else str)
+
+
+def _filled(template: str, context: dict[str, Any], finish: Callable[[str], str] = str) -> Source:
+    """The template's text, tidied and finished, with what its context says of it."""
     return Source(
-        text=laid_out(tidy(text)) if is_gluon(config) else tidy(text),
+        text=finish(tidy(_environment().get_template(template).render(context))),
         entry=context["entry"],
         parameters=tuple(parameter.name for parameter in context["parameters"]),
         types=context["types"],
         constexprs=context["constexprs"],
         options=context["options"],
     )
+
+
+def render_routing(plan: RoutedPlan) -> dict[str, Source]:
+    """The kernels around that of ``plan``: mark, count and order sort queries by their blocks, merge ends a call."""
+    made = {name: _filled(ORDERING, context) for name, context in order_contexts(plan).items()}
+    return {**made, "merge": _filled(MERGING, merge_context(plan))}
 
 
 def render_turning(plan: ForwardPlan) -> Source:
@@ -133,8 +151,9 @@ def _environment() -> jinja2.Environment:
 
 
 def template_digest(kernel: str, config: Config) -> str:
-    """Changes whenever the template of a config's schedule does, or one that it imports (not the kernel that turns
-    values): a tuning made with other templates is worth less. Empty for a schedule that there is not."""
+    """Changes whenever the template of a config's schedule does, or one that it imports (not the kernels that turn
+    values, sort queries or merge results): a tuning made with other templates is worth less. Empty for a schedule that
+    there is not."""
     template = TEMPLATES.get(kernel, {}).get(str(config.get("schedule")))
     return "" if template is None else _digest(template)
 

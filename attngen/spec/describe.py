@@ -18,8 +18,13 @@ def describe_kind(kind: Kind) -> list[str]:
 
 def describe_mask(kind: Kind) -> str:
     """Which keys j a query at position i sees."""
+    if kind.branches:
+        return "; ".join(f"{branch.name}: {describe_mask(branch)}" for branch in kind.branches)
     takes = []
-    if kind.causal:
+    if kind.compress is not None:
+        last = f" + {kind.compress.size - 1}" if kind.compress.size > 1 else ""
+        takes.append(f"{kind.compress.stride} * j{last} <= i" if kind.causal else "every compressed key")
+    elif kind.causal:
         takes.append("j <= i")
     if kind.window is not None:
         takes += describe_window(kind.window, kind.causal)
@@ -34,7 +39,7 @@ def describe_mask(kind: Kind) -> str:
     if kind.mask is not None:
         takes.append(f"({kind.mask.text})")
     if kind.select is not None:
-        takes.append("j selected for i")
+        takes.append("j selected for i" if kind.select.blocks is None else "j's block selected for i")
     causal = " and j <= i" if kind.causal else ""
     gives = []
     if kind.prefix is not None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 
 from attngen.spec.document import Fields, Node, Text
 from attngen.spec.expression import Expression, ExpressionError
-from attngen.spec.model import Blocks, BlockSelect, Indexer, IndexerScale, Latent, Select, Window
+from attngen.spec.model import Blocks, BlockSelect, Compress, Indexer, IndexerScale, Latent, Select, Window
 from attngen.spec.reading import choice, fields, flag, is_integer, is_null, positive, whole, wrong
 
 DTYPES = ("float16", "bfloat16", "float32", "float8_e4m3")
@@ -16,6 +16,7 @@ MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 256
 MAX_RANK = 1024
 HEADS_EXAMPLE = "{query: 32, kv: 8}"
 WINDOW_EXAMPLE = "{left: 127, right: 0}, {total: 128} or {half: 64}"
+BLOCKS_EXAMPLE = "{size: 64, top_k: 16}"
 SELECT_EXAMPLE = "{top_k: 2048, indexer: {heads: 64, head_dim: 128}} or {blocks: {size: 64, top_k: 16}}"
 
 
@@ -128,21 +129,60 @@ def read_select(node: Node) -> Select | None:
         if len(parts) > 1:
             other = next(name for name in parts if name != "blocks")
             raise parts["blocks"].place.error(f"select has both 'blocks' and '{other}'", "one of them would be right")
-        inside = fields(
-            parts["blocks"], "select.blocks", "{size: 64, top_k: 16}", ("size", "top_k", "pool"), ("size", "top_k")
-        )
-        if "pool" in inside:
-            choice(inside["pool"], "select.blocks.pool", ("mean",))
-        size, top_k = (whole(inside[name], f"select.blocks.{name}") for name in ("size", "top_k"))
-        return Select(blocks=BlockSelect(size, top_k))
+        return Select(blocks=read_block_select(parts["blocks"]))
     if "top_k" not in parts:
         raise node.place.error("select has neither 'top_k' nor 'blocks'", f"{SELECT_EXAMPLE} would be right")
-    top_k = whole(parts["top_k"], "select.top_k")
-    first, last = (whole(parts[name], f"select.{name}", 0, top_k) if name in parts else 0 for name in ("first", "last"))
-    if first + last > top_k:
-        problem = f"select.first and select.last are {first + last} keys, more than select.top_k {top_k}"
-        raise parts["last"].place.error(problem, "they count among its keys")
+    top_k, first, last = read_top_k(parts, "select")
     return Select(top_k, read_indexer(parts["indexer"]) if "indexer" in parts else None, first, last)
+
+
+def read_top_k(parts: dict[str, Node], what: str) -> tuple[int, int, int]:
+    """How many are selected, and how many of the first and of the last are always among them."""
+    top_k = whole(parts["top_k"], f"{what}.top_k")
+    first, last = (whole(parts[name], f"{what}.{name}", 0, top_k) if name in parts else 0 for name in ("first", "last"))
+    if first + last > top_k:
+        problem = f"{what}.first and {what}.last are {first + last}, more than {what}.top_k {top_k}"
+        raise parts["last"].place.error(problem, "they count among the selected")
+    return top_k, first, last
+
+
+def read_block_select(node: Node) -> BlockSelect:
+    what = "select.blocks"
+    allowed = ("size", "top_k", "first", "last", "per", "by", "pool")
+    parts = fields(node, what, BLOCKS_EXAMPLE, allowed, ("size", "top_k"))
+    if "pool" in parts:
+        choice(parts["pool"], f"{what}.pool", ("mean",))
+    top_k, first, last = read_top_k(parts, what)
+    per = choice(parts["per"], f"{what}.per", ("head", "kv_head")) if "per" in parts else "head"
+    by = parts.get("by")
+    if by is not None and not isinstance(by, Text):
+        raise wrong(by, f"{what}.by", "the name of a branch that compresses keys")
+    branch = by.text if isinstance(by, Text) and not is_null(by) else None
+    return BlockSelect(whole(parts["size"], f"{what}.size"), top_k, first, last, cast(Any, per), branch)
+
+
+def read_compress(node: Node) -> Compress | None:
+    if is_null(node):
+        return None
+    parts = fields(node, "compress", "{size: 32, stride: 16}", ("size", "stride"), ("size", "stride"))
+    size, stride = (whole(parts[name], f"compress.{name}") for name in ("size", "stride"))
+    if size % stride:
+        problem = f"compress.stride {stride} does not divide compress.size {size}"
+        raise parts["stride"].place.error(problem, "a divisor would be right")
+    return Compress(size, stride)
+
+
+def read_branches(node: Node) -> Fields | None:
+    """The branches as they stand: what a kind says besides holds for each of them."""
+    if is_null(node):
+        return None
+    example = "{selected: {select: {blocks: {size: 64, top_k: 16}}}, window: {window: {total: 512}}}"
+    if not isinstance(node, Fields):
+        raise wrong(node, "branches", example)
+    if len(node.entries) < 2:
+        problem = "branches has one branch" if node.entries else "branches is empty"
+        raise node.place.error(problem, f"two or more, as {example}, would be right")
+    return node
 
 
 def read_indexer(node: Node) -> Indexer | None:
@@ -229,4 +269,6 @@ LAYER_FIELDS: dict[str, Callable[[Node], Any]] = {
     "alibi": read_flag("alibi"),
     "score": read_expression("score"),
     "sink": read_sink,
+    "compress": read_compress,
+    "branches": read_branches,
 }

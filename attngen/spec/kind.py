@@ -41,6 +41,8 @@ def make_kind(name: str, place: Place, given: dict[str, Given]) -> Kind:
     if values.get("causal"):
         values["window"] = causal_window(values.get("window"))
     values["always_first"] = values.pop("always", None)
+    if "select" in given:
+        check_own_block(given["select"], bool(values.get("causal")))
     check_arguments(given)
     return Kind(**values)
 
@@ -75,6 +77,13 @@ def resolve_head_dim(given: dict[str, Given]) -> HeadDim:
 def causal_window(window: Window | None) -> Window | None:
     """The same window of a causal kind, in one way only: j <= i already bounds its right side."""
     return None if window is None or window.left is None else Window(window.left, 0)
+
+
+def check_own_block(select: Given, causal: bool) -> None:
+    """A block is scored as a whole, so one with keys that come after a query must not be scored for it."""
+    if causal and select.value is not None and select.value.blocks is not None and not select.value.blocks.last:
+        problem = "select.blocks scores the block that a causal query is in by keys that come after the query"
+        raise select.place.error(problem, "'last: 1', which always selects that block, would be right")
 
 
 def check_arguments(given: dict[str, Given]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Literal
 
 from attngen.spec.expression import Expression
 
 Dtype = Literal["float16", "bfloat16", "float32", "float8_e4m3"]
+YOUNGER_FIELDS = ("compress", "branches")  # unset, they leave the digest of a kind as it was before there were any
 EXTERNAL = "external"  # a layer that is not attention (linear attention, convolution): no op is made for it
 
 
@@ -79,11 +80,28 @@ class Indexer:
 
 @dataclass(frozen=True)
 class BlockSelect:
-    """Selection of whole key blocks by pooled scores (MoBA, NSA)."""
+    """Selection of whole key blocks: ``top_k`` of them, ``first`` and ``last`` of those a query may see always.
+
+    A block's score is the product of the query with its mean key (MoBA, arXiv:2502.13189), or ``by`` a branch of
+    compressed keys, the attention that branch pays to it (NSA, arXiv:2502.11089); one for each query head, or summed
+    over the heads that share a KV head.
+    """
 
     size: int
     top_k: int
+    first: int = 0
+    last: int = 0
+    per: Literal["head", "kv_head"] = "head"
+    by: str | None = None
     pool: Literal["mean"] = "mean"
+
+
+@dataclass(frozen=True)
+class Compress:
+    """Keys that stand for many: key c for those from ``c * stride`` to ``c * stride + size - 1`` (NSA)."""
+
+    size: int
+    stride: int
 
 
 @dataclass(frozen=True)
@@ -125,6 +143,8 @@ class Kind:
     alibi: bool = False
     score: Expression | None = None
     sink: bool = False
+    compress: Compress | None = None
+    branches: tuple[Kind, ...] = ()  # whose results are summed, each times its gate
 
     @property
     def quantised(self) -> bool:
@@ -141,13 +161,24 @@ class Kind:
         """The dtype of out."""
         return "bfloat16" if self.quantised else self.dtype
 
+    def with_dtype(self, dtype: Dtype) -> Kind:
+        """The same kind, computed in another dtype."""
+        return replace(self, dtype=dtype, branches=tuple(branch.with_dtype(dtype) for branch in self.branches))
+
     def semantics(self) -> dict:
         """Everything that changes what is computed, as plain JSON values; the name does not."""
-        values = asdict(self)
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
         del values["name"]
-        for name in ("mask", "score"):
-            expression = getattr(self, name)
-            values[name] = None if expression is None else expression.text
+        for name in YOUNGER_FIELDS:
+            if not values[name]:
+                del values[name]
+        if self.branches:
+            values["branches"] = [{"name": branch.name, **branch.semantics()} for branch in self.branches]
+        for name, value in values.items():
+            if isinstance(value, Expression):
+                values[name] = value.text
+            elif is_dataclass(value) and not isinstance(value, type):
+                values[name] = asdict(value)
         return values
 
     def digest(self) -> str:
@@ -175,4 +206,4 @@ class Spec:
 
     def with_dtype(self, dtype: Dtype) -> Spec:
         """The same spec, computed in another dtype."""
-        return replace(self, kinds=tuple(replace(kind, dtype=dtype) for kind in self.kinds))
+        return replace(self, kinds=tuple(kind.with_dtype(dtype) for kind in self.kinds))

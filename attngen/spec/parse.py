@@ -7,6 +7,7 @@ from os import PathLike, fspath
 from pathlib import Path
 
 from attngen.errors import SpecError, UsageError, did_you_mean
+from attngen.spec.branches import check_no_branch, make_branched
 from attngen.spec.document import MAX_CHARACTERS, Entry, Fields, Node, Place, Text, read_document
 from attngen.spec.fields import LAYER_FIELDS
 from attngen.spec.kind import IMPLICIT_KIND, Given, make_kind
@@ -81,7 +82,7 @@ def read_fields(node: Fields, own: bool) -> dict[str, Given]:
 
 def read_kinds(node: Node | None, defaults: dict[str, Given], top: Place) -> tuple[Kind, ...]:
     if node is None:
-        return (make_kind(IMPLICIT_KIND, top, defaults),)
+        return (complete_kind(IMPLICIT_KIND, top, defaults),)
     example = "{local: {window: {total: 128}}, global: {}}"
     if not isinstance(node, Fields):
         raise wrong(node, "kinds", example)
@@ -93,17 +94,44 @@ def read_kinds(node: Node | None, defaults: dict[str, Given], top: Place) -> tup
 
 
 def read_kind(key: Text, node: Node, defaults: dict[str, Given]) -> Kind:
+    check_kind_name(key)
+    return complete_kind(key.text, key.place, given_for(key, node, defaults))
+
+
+def check_kind_name(key: Text) -> None:
     if not KIND_NAME.fullmatch(key.text) or len(key.text) > MAX_NAME:
         raise key.place.error(f"kind {key.shown} is not a name", "a letter, then letters, digits and _ would be right")
     if key.text in RESERVED_KINDS:
         raise key.place.error(f"a kind cannot be called {key.shown}, which means something else", "choose another name")
+
+
+def given_for(key: Text, node: Node, defaults: dict[str, Given]) -> dict[str, Given]:
+    """The fields of a kind, or of a branch, over the defaults."""
     if is_null(node):
-        return make_kind(key.text, key.place, defaults)
+        return defaults
     if not isinstance(node, Fields):
         raise wrong(node, f"kind '{key.text}'", "fields such as {window: {total: 128}}, or {} for the defaults,")
     for field, entry in node.entries.items():
         check_field(field, entry, tuple(LAYER_FIELDS))
-    return make_kind(key.text, key.place, {**defaults, **read_fields(node, own=True)})
+    return {**defaults, **read_fields(node, own=True)}
+
+
+def complete_kind(name: str, place: Place, given: dict[str, Given]) -> Kind:
+    """The kind, and its branches: what it says besides holds for each of them."""
+    common = {field: entry for field, entry in given.items() if field != "branches"}
+    node = given["branches"].value if "branches" in given else None
+    if node is None:
+        kind = make_kind(name, place, common)
+        check_no_branch(kind, common)
+        return kind
+    branches = []
+    for entry in node.entries.values():
+        check_kind_name(entry.key)
+        fields = given_for(entry.key, entry.value, common)
+        if "branches" in fields:
+            raise fields["branches"].place.error("a branch has branches of its own", "list them all in one")
+        branches.append((make_kind(entry.key.text, entry.key.place, fields), fields))
+    return make_branched(name, place, common, branches)
 
 
 def read_name(node: Node | None, source: str) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from attngen.errors import one_line
 from attngen.spec.document import Place, Text
 from attngen.spec.fields import LAYER_FIELDS
 from attngen.spec.kind import IMPLICIT_KIND, default_scale
-from attngen.spec.model import Indexer, Kind, Select, Spec, Window
+from attngen.spec.model import BlockSelect, Indexer, Kind, Select, Spec, Window
 from attngen.spec.pattern import OTHERWISE
 from attngen.spec.reading import INTEGER, is_flag, is_null, is_number
 
+UNSET = {"causal": "false", "documents": "false", "alibi": "false", "sink": "none"}  # others are null
 MAX_WIDTH = 100  # columns before a mapping or list is written in block style
 AT_THE_TOP = (  # where a file has one kind: what its model is like, not what its mask is
     "heads",
@@ -78,6 +80,8 @@ def write_fields(kind: Kind) -> dict[str, Any]:
         "alibi": kind.alibi,
         "score": f'"{kind.score.text}"' if kind.score else None,
         "sink": "learned" if kind.sink else None,
+        "compress": vars(kind.compress) if kind.compress else None,
+        "branches": {branch.name: write_branch(branch, kind) for branch in kind.branches} or None,
     }
     return {field: plain(values[field]) for field in LAYER_FIELDS if values[field] not in (None, False)}
 
@@ -92,11 +96,24 @@ def write_window(window: Window) -> dict[str, Any]:
 
 def write_select(select: Select) -> dict[str, Any]:
     if select.blocks is not None:
-        return {"blocks": {"size": select.blocks.size, "top_k": select.blocks.top_k}}
+        return {"blocks": write_block_select(select.blocks)}
     forced = {name: count for name, count in (("first", select.first), ("last", select.last)) if count}
     if select.indexer is None:
         return {"top_k": select.top_k, **forced}
     return {"top_k": select.top_k, **forced, "indexer": write_indexer(select.indexer)}
+
+
+def write_block_select(blocks: BlockSelect) -> dict[str, Any]:
+    values = {name: value for name, value in vars(blocks).items() if name != "pool"}
+    defaults = {"first": 0, "last": 0, "per": "head", "by": None}
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+
+
+def write_branch(branch: Kind, kind: Kind) -> dict[str, Any]:
+    """What a branch says beyond, or against, its kind."""
+    own, common = write_fields(branch), write_fields(replace(kind, branches=()))
+    unset = {field: UNSET.get(field, "null") for field in common if field not in own}
+    return unset | {field: value for field, value in own.items() if common.get(field) != value}
 
 
 def write_indexer(indexer: Indexer) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from attngen import reference
-from attngen.inputs_sparse import make_indices, make_quantised_index, make_scores
+from attngen.inputs_sparse import make_block_select, make_blocks, make_listed, make_quantised_index, make_scores
+from attngen.plan.block_select import BlockSelectPlan
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.indexer import IndexerPlan
+from attngen.plan.routed import RoutedPlan
 from attngen.plan.select import SelectPlan
 from attngen.problem import Problem
 from attngen.tuner.checks import LSE_TOLERANCE, STRIP, TOLERANCE
@@ -88,13 +90,94 @@ class SelectChecks(Strips):
         return f"{wrong} of {rows.stop - rows.start} rows differ from a stable sort" if wrong else None
 
 
-class GatheredChecks(Strips):
+class BlockSelectChecks(Strips):
+    """Lists of blocks, against float64: the same but for ties within what sums in float32 round, and repeatable."""
+
+    def __init__(self, plan: BlockSelectPlan, problem: Problem, device: str = "cuda") -> None:
+        sizes = (problem.batch, problem.seq_q, problem.seq_k)
+        made = (make_block_select(plan, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
+        super().__init__(plan, *made)
+        self.seq_k = problem.seq_k
+
+    def find_fault(self, kernel: Callable[..., Any]) -> str | None:
+        fault = super().find_fault(kernel)
+        if fault is None and not torch.equal(kernel(**self.inputs), kernel(**self.inputs)):
+            return "the problem's sizes: a second call gives other lists"
+        return fault
+
+    def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
+        seq_k = self.seq_k if inputs is self.inputs else CHECK_SIZES[2]
+        offset = seq_k - inputs["q"].shape[2] + rows.start
+        scores, error = self.scores(inputs["q"][:1, :, rows], inputs["keys"][:1], inputs["block_end"], offset)
+        begin, end = (inputs[name][0, rows].repeat(scores.shape[0]) for name in ("block_first", "block_end"))
+        return list_fault(self.plan, scores.flatten(0, 1), error.flatten(0, 1), begin, end, found[0, :, rows])
+
+    def scores(
+        self, q: torch.Tensor, keys: torch.Tensor, ends: torch.Tensor, offset: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of a sequence's blocks, and how far float32 may be from them: (lists, rows, blocks), float64."""
+        kind, compressed, heads = self.plan.kind, self.plan.compressed, self.plan.heads
+        rounding = 2.0**-24 * (kind.head_dim.qk + heads + 4)  # of the sum of a product's magnitudes
+        each = keys.double().abs().repeat_interleave(kind.heads.group, 1)
+        sizes = torch.einsum("bhtd,bhnd->bhtn", q.double().abs(), each)[0].unflatten(0, (-1, heads))
+        if compressed is None:
+            return reference.mean_scores(kind, q, keys)[0], sizes.sum(1) * rounding
+        offsets = torch.tensor([offset], dtype=torch.int32, device=q.device)
+        paid = reference.paid_scores(kind, compressed, q, keys, int(ends.max()), offsets=offsets)[0]
+        # An exponent is off by what its product is, of any one key and head, and by what units of base 2 and lse lose.
+        exponent = compressed.scale * sizes.amax((1, 3))[..., None] if keys.shape[2] else 0.0
+        return paid, paid * (exponent * rounding + (exponent + 8) * 2.0**-22)
+
+
+def list_fault(
+    plan: BlockSelectPlan,
+    scores: torch.Tensor,
+    error: torch.Tensor,
+    begin: torch.Tensor,
+    end: torch.Tensor,
+    found: torch.Tensor,
+) -> str | None:
+    """What is wrong with lists (lists, rows, top_k) of blocks whose scores (lists * rows, blocks) are known to within
+    an error; None where they are right but for ties within it."""
+    blocks = plan.blocks
+    right = reference.select_keys(scores, begin, end, blocks.top_k, first=blocks.first, last=blocks.last)
+    found = found.flatten(0, 1)
+    place = torch.arange(scores.shape[1], device=scores.device)
+    first, last = begin[:, None] + blocks.first, end[:, None] - blocks.last
+    inside = (place >= begin[:, None]) & (place < end[:, None])
+    always = inside & ((place < first) | (place >= last))
+    chosen, wanted = (_chosen(lists, scores.shape[1]) for lists in (found, right))
+    if not torch.equal(found, _listed(chosen, blocks.top_k)):
+        return "a list is not of different blocks in ascending order, then -1"
+    if bool((chosen & ~inside).any()) or bool((always & ~chosen).any()):
+        return "a list has blocks that its query may not take, or lacks those that it always takes"
+    if not torch.equal(chosen.sum(1), wanted.sum(1)):
+        return "a list is longer or shorter than the reference's"
+    least = (scores - error).masked_fill(~wanted | always, float("inf")).amin(1, keepdim=True)
+    worse = (chosen & ~wanted & (scores + error < least)).sum()
+    return f"{int(worse)} blocks score less than the least that belong in their lists" if worse else None
+
+
+def _chosen(lists: torch.Tensor, blocks: int) -> torch.Tensor:
+    """Which of the blocks are in each list: bool (rows, blocks)."""
+    chosen = torch.zeros(lists.shape[0], blocks + 1, dtype=torch.bool, device=lists.device)
+    known = (lists >= 0) & (lists < blocks)
+    return chosen.scatter_(1, lists.long().masked_fill(~known, blocks), True)[:, :blocks]
+
+
+def _listed(chosen: torch.Tensor, top_k: int) -> torch.Tensor:
+    """The blocks that are chosen, in ascending order and then -1: int32 (rows, top_k)."""
+    blocks = torch.arange(chosen.shape[1], device=chosen.device).masked_fill(~chosen, chosen.shape[1])
+    ordered = torch.nn.functional.pad(blocks.sort(1).values, (0, top_k), value=chosen.shape[1])[:, :top_k]
+    return ordered.masked_fill(ordered == chosen.shape[1], -1).int()
+
+
+class ListChecks(Strips):
     """Attention over lists, against float64."""
 
-    def __init__(self, plan: GatheredPlan, problem: Problem, device: str = "cuda") -> None:
-        sizes = (problem.batch, problem.seq_q, problem.seq_k)
-        made = (make_indices(plan.kind, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
-        super().__init__(plan, *made)
+    def indices(self, inputs: dict[str, Any], rows: slice) -> torch.Tensor:
+        """The keys that some queries of the first sequence may see."""
+        raise NotImplementedError
 
     def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
         kind = self.plan.kind
@@ -104,8 +187,8 @@ class GatheredChecks(Strips):
         placed: dict[str, Any] = {"offsets": torch.tensor([offset], dtype=torch.int32, device=q.device)}
         if kind.sink:
             placed["sink"] = inputs["sink"]
-        indices = inputs["indices"][:1, ..., rows, :]
-        right, right_lse = reference.attention(kind, q, k, None if v is None else v[:1], indices=indices, **placed)
+        placed["indices"] = self.indices(inputs, rows)
+        right, right_lse = reference.attention(kind, q, k, None if v is None else v[:1], **placed)
         if not bool(torch.isfinite(out).all()):
             return "the output has values that are not finite"
         error = float((out[:1, :, rows].double() - right).norm() / right.norm().clamp_min(1e-30))
@@ -115,8 +198,36 @@ class GatheredChecks(Strips):
         return None if float(off) <= LSE_TOLERANCE else f"lse is off by {float(off):.2e}"
 
 
+class GatheredChecks(ListChecks):
+    """Of lists of keys, or of blocks."""
+
+    def __init__(self, plan: GatheredPlan, problem: Problem, device: str = "cuda") -> None:
+        sizes = (problem.batch, problem.seq_q, problem.seq_k)
+        made = (make_listed(plan.kind, *s, device=device, seed=n) for n, s in enumerate((CHECK_SIZES, sizes)))
+        super().__init__(plan, *made)
+
+    def indices(self, inputs: dict[str, Any], rows: slice) -> torch.Tensor:
+        return reference.keys_of_blocks(inputs["indices"][:1, ..., rows, :], self.plan.block)
+
+
+class RoutedChecks(ListChecks):
+    """Of lists of blocks; the small sizes have a few blocks more than a list, and a part of one."""
+
+    def __init__(self, plan: RoutedPlan, problem: Problem, device: str = "cuda") -> None:
+        batch, seq_q, seq_k = CHECK_SIZES
+        small = (batch, seq_q, plan.select.size * (plan.select.top_k + 2) + seq_k % plan.select.size)
+        sizes = (problem.batch, problem.seq_q, problem.seq_k)
+        made = (make_blocks(plan.kind, *s, device=device, seed=n) for n, s in enumerate((small, sizes)))
+        super().__init__(plan, *made)
+
+    def indices(self, inputs: dict[str, Any], rows: slice) -> torch.Tensor:
+        return reference.keys_of_blocks(inputs["blocks"][:1, :, rows], self.plan.select.size)
+
+
 CHECKS: dict[str, Callable[..., Strips]] = {
+    "block_select": BlockSelectChecks,
     "indexer": IndexerChecks,
     "select": SelectChecks,
     "gathered": GatheredChecks,
+    "routed": RoutedChecks,
 }

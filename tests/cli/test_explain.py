@@ -82,7 +82,20 @@ def test_a_selection_is_weighed_against_dense_attention(attngen, examples):
     assert short == 1.0 and long > 5
     values = json.loads(attngen("explain", examples / "deepseek-v3.2.yaml", "--seq", 65536, "--json").stdout)
     (cost,) = values["kinds"][0]["sparse"]
-    assert cost["total_ms"] == cost["indexer_ms"] + cost["select_ms"] + cost["gathered_ms"] < cost["dense_ms"]
+    assert list(cost["parts"]) == ["indexer", "selection", "attention"]
+    assert cost["total_ms"] == sum(cost["parts"].values()) < cost["dense_ms"]
+
+
+def test_branches_are_drawn_one_by_one_and_weighed_together(attngen, examples, tmp_path):
+    path = examples / "nsa-27b.yaml"
+    text = attngen("explain", path, "--seq", 4096).stdout
+    assert "in 3 branches whose results are summed by gates" in text
+    assert "query i sees key j when 16 * j + 31 <= i" in text and "keys up to (last - 31) // 16" in text
+    assert "batch 4, 4096 x 255" in text and "gates: (batch, heads, seq_q, 3)" in text
+    values = json.loads(attngen("explain", path, "--seq", 4096, "--json").stdout)["kinds"][0]
+    assert [branch["name"] for branch in values["branches"]] == ["compressed", "selected", "window"]
+    assert len(values["sparse"][0]["parts"]) == 4
+    assert attngen("explain", path, "--png", tmp_path / "nsa.png").exit_code == 0
 
 
 def test_json(attngen, examples):

@@ -16,7 +16,6 @@ from tests.op.gathered_cases import (
     GatheredCase,
     gathered_bounds,
     gathered_reference,
-    interpreting_process,
     make_gathered_inputs,
 )
 
@@ -43,7 +42,6 @@ def kind_of(case):
 
 def errors(case):
     """Of out, max_logits and lse, errors as parts of their bounds; 1 is as far as rounding may take them."""
-    torch.set_num_threads(1)
     kind = kind_of(case)
     sizes = {"seq_q": case.s_q, "seq_k": case.s_kv, "top_k": case.topk, "lengths": case.lengths, "bad": case.bad}
     inputs = make_gathered_inputs(GatheredCase(kind, None, batch=1, **sizes))
@@ -83,15 +81,9 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory):
-    with interpreting_process(str(tmp_path_factory.mktemp("generated"))) as pool:
-        yield pool
-
-
 @pytest.mark.parametrize("name", CASES)
-def test_results(pool, name):
-    assert pool.submit(errors, CASES[name]).result(timeout=120) <= 1.0
+def test_results(interpreter, name):
+    assert interpreter(errors, CASES[name]) <= 1.0
 
 
 def test_asynchronous_copies_where_tensors_allow():

@@ -1,5 +1,7 @@
 """What is imported is what transformers' own models do: the masks, scales, caps and sinks that their layers receive."""
 
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -9,6 +11,9 @@ from transformers import CONFIG_MAPPING, AttentionInterface, AttentionMaskInterf
 from transformers.masking_utils import eager_mask  # noqa: E402
 
 from attngen.importer import import_config  # noqa: E402
+from attngen.spec import load_spec  # noqa: E402
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 LENGTH = 23
 SMALL = {
@@ -98,11 +103,41 @@ def test_each_layer_receives_what_the_spec_says(case):
 
 @pytest.mark.parametrize(
     "model_type",
-    ["modernbert", "gemma2", "gemma3_text", "gpt_oss", "mistral", "olmo3", "cohere2", "llama", "llama4_text"],
+    [
+        "modernbert",
+        "gemma2",
+        "gemma3_text",
+        "gpt_oss",
+        "mistral",
+        "olmo3",
+        "cohere2",
+        "llama",
+        "llama4_text",
+        "deepseek_v32",
+        "glm_moe_dsa",
+    ],
 )
 def test_what_a_config_leaves_out_is_what_transformers_assumes(model_type):
     written = CONFIG_MAPPING[model_type]().to_dict()
     assert import_config({"model_type": model_type}).spec == import_config(written).spec
+
+
+def test_the_example_of_glm_5_is_transformers_default():
+    written = CONFIG_MAPPING["glm_moe_dsa"](dtype="bfloat16").to_dict()
+    assert import_config(written, "glm-5").spec == load_spec(EXAMPLES / "glm-5.yaml")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"index_topk_freq": 4, "index_skip_topk_offset": 3}, {"index_topk_pattern": "FFSFS"}]
+)
+def test_layers_that_share_a_selection_are_transformers_own(fields):
+    config = {**SMALL, "num_hidden_layers": 5, **fields}
+    written = CONFIG_MAPPING["glm_moe_dsa"](**config).to_dict()
+    imported = import_config({"model_type": "glm_moe_dsa", **config}).spec
+    assert "shared" in imported.layer_kinds
+    assert imported == import_config(written).spec == import_config({**written, **fields}).spec
+    types = [{"sparse": "full"}.get(name, name) for name in imported.layer_kinds]
+    assert types == written["indexer_types"]
 
 
 def test_a_saved_bidirectional_gemma3_keeps_its_window():

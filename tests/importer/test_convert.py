@@ -1,6 +1,7 @@
 """Imported specs of the released models, the notes that go with them, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from attngen.errors import SpecError, UsageError
 from attngen.importer import import_config, load_config
 from attngen.spec import dump_spec, load_spec, parse_spec
+from attngen.spec.model import Indexer, IndexerScale, Select
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -61,6 +63,26 @@ RELEASED = {
         "model_type": "llama", "torch_dtype": "bfloat16", "num_hidden_layers": 30, "hidden_size": 576,
         "num_attention_heads": 9, "num_key_value_heads": 3,
     },
+    "deepseek-v3.2": {
+        "architectures": ["DeepseekV32ForCausalLM"], "model_type": "deepseek_v32", "torch_dtype": "bfloat16",
+        "attention_bias": False, "hidden_size": 7168, "num_hidden_layers": 61, "num_nextn_predict_layers": 1,
+        "num_attention_heads": 128, "num_key_value_heads": 128, "kv_lora_rank": 512, "q_lora_rank": 1536,
+        "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+        "index_head_dim": 128, "index_n_heads": 64, "index_topk": 2048,
+        "quantization_config": {"fmt": "e4m3", "quant_method": "fp8", "scale_fmt": "ue8m0"},
+        "rope_scaling": {
+            "beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 1.0, "mscale_all_dim": 1.0,
+            "original_max_position_embeddings": 4096, "type": "yarn",
+        },
+        "rope_theta": 10000, "max_position_embeddings": 163840,
+    },
+    "glm-5": {
+        "architectures": ["GlmMoeDsaForCausalLM"], "model_type": "glm_moe_dsa", "dtype": "bfloat16",
+        "hidden_size": 6144, "num_hidden_layers": 78, "num_attention_heads": 64, "num_key_value_heads": 64,
+        "head_dim": 64, "kv_lora_rank": 512, "q_lora_rank": 2048, "qk_nope_head_dim": 192, "qk_rope_head_dim": 64,
+        "v_head_dim": 256, "index_head_dim": 128, "index_n_heads": 32, "index_topk": 2048,
+        "rope_parameters": {"rope_theta": 1000000, "rope_type": "default"},
+    },
 }  # fmt: skip
 
 
@@ -85,6 +107,15 @@ def test_a_released_config_gives_the_example_spec(name):
         (
             "llama-4-scout",
             "read from text_config: other towers, and images that see both ways, are not part of the spec",
+        ),
+        (
+            "deepseek-v3.2",
+            "rope_scaling factor 40 and mscale_all_dim 1 read as scale 0.135234, 192**-0.5 times 1.36889 squared",
+        ),
+        (
+            "glm-5",
+            "the indexer scores in float8_e4m3 with one scale a token, as the released models do (which rotate queries "
+            "and keys first: hadamard); transformers scores unrotated and in full precision",
         ),
     ],
 )
@@ -115,7 +146,29 @@ def test_layers_that_are_not_attention_are_external():
     assert parse_spec(dump_spec(imported.spec)).layer_kinds == imported.spec.layer_kinds
 
 
-SUPPORTED = "modernbert, gemma2, gemma3_text, gemma3, gpt_oss, mistral, olmo3, cohere2, llama, llama4_text or llama4"
+def test_layers_that_share_a_selection():
+    """A pattern in letters, and the schedule that it replaces; both give way to the types of a saved config."""
+    config = {"model_type": "glm_moe_dsa", "dtype": "bfloat16", "num_hidden_layers": 6}
+    imported = import_config({**config, "index_topk_pattern": "FFSSFS"})
+    spec = imported.spec
+    assert spec.layer_kinds == ("sparse", "sparse", "shared", "shared", "sparse", "shared")
+    assert spec.kind("shared") == replace(spec.kind("sparse"), name="shared", select=Select(2048))
+    assert spec.kind("sparse").select.indexer == Indexer(32, 128, "float8_e4m3", IndexerScale(128, "ue8m0"))
+    assert imported.notes[1:] == (
+        "shared layers have no indexer: they attend to the keys that the layer before selected",
+    )
+    assert parse_spec(dump_spec(spec)) == spec
+    scheduled = import_config({**config, "index_topk_freq": 3}).spec
+    assert scheduled.layer_kinds == ("sparse", "sparse", "shared", "shared", "sparse", "shared")
+    types = ["full", "shared", "full", "full", "full", "shared"]
+    saved = import_config({**config, "index_topk_freq": 3, "indexer_types": types}).spec
+    assert saved.layer_kinds == tuple({"full": "sparse", "shared": "shared"}[name] for name in types)
+
+
+SUPPORTED = (
+    "modernbert, gemma2, gemma3_text, gemma3, gpt_oss, mistral, olmo3, cohere2, llama, llama4_text, llama4, "
+    "deepseek_v32 or glm_moe_dsa"
+)
 REFUSED = [
     ({}, f"1:1: model_type is missing; {SUPPORTED} would be right"),
     ({"model_type": "mamba"}, f"1:2: model_type is 'mamba'; {SUPPORTED} would be right"),
@@ -153,6 +206,42 @@ REFUSED = [
         {"model_type": "gemma2", "use_bidirectional_attention": True},
         "1:26: use_bidirectional_attention is true, and transformers' own mask stays causal all the same; "
         "only Gemma 3 can be imported with it",
+    ),
+    (
+        {"model_type": "deepseek_v32", "kv_lora_rank": 8},
+        "1:32: kv_lora_rank is 8; a whole number from 16 to 1024 would be right",
+    ),
+    (
+        {"model_type": "deepseek_v32", "index_topk": None},
+        "1:32: index_topk is null; a whole number from 1 to 2147483647 would be right",
+    ),
+    (
+        {"model_type": "deepseek_v32", "is_causal": False},
+        "1:32: is_causal is false for a model that selects keys; only true can be imported",
+    ),
+    (
+        {"model_type": "deepseek_v32", "layer_types": ["full_attention"] * 61},
+        '1:32: layer_types is ["full_attention", "full_attention", ...; 61 times indexed_attention would be right',
+    ),
+    (
+        {"model_type": "deepseek_v32", "rope_scaling": "yarn"},
+        "1:32: rope_scaling is 'yarn'; an object with a rope_type would be right",
+    ),
+    (
+        {"model_type": "deepseek_v32", "rope_scaling": {"type": "yarn", "mscale_all_dim": 1.0, "factor": "40"}},
+        "1:88: factor is '40'; a finite number above 0 would be right",
+    ),
+    (
+        {"model_type": "glm_moe_dsa", "num_hidden_layers": 2, "indexer_types": ["full", "half"]},
+        '1:55: indexer_types is ["full", "half"]; 2 times full or shared would be right',
+    ),
+    (
+        {"model_type": "glm_moe_dsa", "num_hidden_layers": 2, "index_topk_pattern": "SF"},
+        "1:55: index_topk_pattern begins with a shared layer, which has none before it; full would be right",
+    ),
+    (
+        {"model_type": "glm_moe_dsa", "num_hidden_layers": 2, "index_topk_pattern": "F"},
+        "1:55: index_topk_pattern has 1 entries; 2 would be right, as num_hidden_layers says",
     ),
 ]
 

@@ -44,10 +44,34 @@ CONFIGS = {
         dict(**GROUPED, attention_chunk_size=WINDOW, num_local_experts=2, intermediate_size_mlp=64),
     ),
 }
+TOP_K = 8
+LATENT = dict(
+    num_key_value_heads=4,
+    q_lora_rank=32,
+    kv_lora_rank=32,
+    qk_nope_head_dim=16,
+    qk_rope_head_dim=8,
+    v_head_dim=16,
+    index_n_heads=8,
+    index_head_dim=32,
+    index_topk=TOP_K,
+    moe_intermediate_size=16,
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+    n_group=1,
+    topk_group=1,
+    first_k_dense_replace=2,
+)
+YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, mscale_all_dim=1.0, original_max_position_embeddings=64)
+SELECTING = {
+    "deepseek_v32": ("DeepseekV32Config", dict(**LATENT, rope_parameters=YARN)),
+    "glm_moe_dsa": ("GlmMoeDsaConfig", LATENT),
+    "glm_moe_dsa sharing": ("GlmMoeDsaConfig", dict(**LATENT, indexer_types=["full", "shared", "full", "shared"])),
+}
 
 
 def config(name: str, **changes):
-    cls, own = CONFIGS[name]
+    cls, own = {**CONFIGS, **SELECTING}[name]
     return getattr(transformers, cls)(**{**SHAPE, **own, **changes})
 
 

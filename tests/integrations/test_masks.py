@@ -1,5 +1,7 @@
 """The descriptor that stands for a mask, against the masks that transformers itself would make."""
 
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("transformers")
@@ -9,7 +11,7 @@ from transformers import masking_utils
 from transformers.masking_utils import sdpa_mask
 
 from attngen.errors import CallError
-from attngen.integrations.transformers.masks import describe_mask_call, read_mask
+from attngen.integrations.transformers.masks import describe_mask_call, is_descriptor, mask_call, read_mask
 from attngen.integrations.transformers.pattern import Pattern, pattern_of
 from attngen.reference import visible
 from attngen.spec.model import HeadDim, Heads, Kind, Window
@@ -74,6 +76,32 @@ def test_the_same_keys_as_transformers_own_masks(name, call, padding):
                 key_range=mask.key_range,
             )
             assert torch.equal(seen, expected[b, 0]), (name, call, padding, b)
+
+
+@pytest.mark.parametrize("padding", PADDING)
+@pytest.mark.parametrize("call", ["whole", "one more", "static cache"])
+def test_the_matrix_of_a_model_with_an_indexer(call, padding):
+    """transformers' own; and what it draws can be read from it alone."""
+    function, pattern = FUNCTIONS["causal"]
+    valid = None if PADDING[padding] is None else PADDING[padding].bool()
+    arguments = dict(batch_size=2, mask_function=function, attention_mask=valid, **CALLS[call])
+    made = mask_call(config=SimpleNamespace(index_topk=8), **arguments)
+    expected = sdpa_mask(**arguments, allow_is_causal_skip=False)
+    assert made.dtype == torch.bool and torch.equal(made, expected)
+    kind = Kind("k", Heads(1, 1), HeadDim(16, 16), causal=True)
+    for mask in (read_mask(made, 0), read_mask(made.clone(), 0)):
+        assert mask.pattern == pattern
+        for b in range(2):
+            lengths = (arguments["q_length"], arguments["kv_length"])
+            seen = visible(kind, *lengths, batch=b, offsets=mask.offsets, key_range=mask.key_range)
+            assert torch.equal(seen, expected[b, 0]), (call, padding, b)
+    assert is_descriptor(mask_call(config=SimpleNamespace(), **arguments))
+
+
+def test_a_matrix_that_draws_something_else():
+    made = sdpa_mask(2, 12, 12, mask_function=FUNCTIONS["sliding"][0], allow_is_causal_skip=False)
+    with pytest.raises(CallError, match=r"layer 3 was given a mask of its own drawing; a 2-D attention_mask"):
+        read_mask(made, 3)
 
 
 def test_defaults_of_the_op_where_they_say_the_same():

@@ -126,9 +126,9 @@ def run(case: Case) -> Outcome:
     right = torch.equal(lse == -math.inf, unseen) and not out[unseen].any()
     out_bound, lse_bound = bounds(case, inputs["v"], exact_lse.masked_fill(unseen, 0.0))
     return Outcome(
-        out_error=l2_error(out, exact_out) if case.kind.quantised else _largest(out - exact_out),
+        out_error=l2_error(out, exact_out) if case.kind.quantised else largest(out - exact_out),
         out_bound=out_bound,
-        lse_error=_largest((lse - exact_lse).masked_fill(unseen, 0.0)),
+        lse_error=largest((lse - exact_lse).masked_fill(unseen, 0.0)),
         lse_bound=lse_bound,
         right_rows=bool(right),
         out_strides=tuple(out.stride()),
@@ -143,23 +143,21 @@ def bounds(case: Case, v: torch.Tensor, lse: torch.Tensor) -> tuple[float, float
     each, half a unit in the last place. Of FP8, what the tuner allows.
     """
     terms = case.kind.head_dim.qk + max(case.seq_k, 1) + 16
-    scores = 2.0**-24 * terms * (_largest(lse) + 8.0)
+    scores = 2.0**-24 * terms * (largest(lse) + 8.0)
     if case.kind.quantised:
         return TOLERANCE[case.kind.dtype], scores
     half_ulp = {"float16": 2.0**-11, "float32": 2.0**-24}[case.kind.dtype]
-    largest = _largest(torch.nan_to_num(v.double(), nan=0.0))
-    return largest * 2.0 * (half_ulp + scores), scores
+    return largest(torch.nan_to_num(v.double(), nan=0.0)) * 2.0 * (half_ulp + scores), scores
 
 
-def _largest(values: torch.Tensor) -> float:
+def largest(values: torch.Tensor) -> float:
     return float(values.abs().max()) if values.numel() else 0.0
 
 
-def interpreting(case: Case) -> Outcome:
-    """``run`` in a process that was started with TRITON_INTERPRET=1."""
+def begin_interpreting() -> None:
+    """In a process that was started with TRITON_INTERPRET=1, before its first case."""
     import triton
 
     assert triton.knobs.runtime.interpret, "Triton was imported before the interpreter was chosen"
     torch.set_num_threads(1)
     repair_interpreter()
-    return run(case)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pytest
 import torch
 
+from attngen import reference
 from attngen.config import Config
 from attngen.spec.model import HeadDim, Heads, Kind, Latent
 from attngen.verify.bounds import OTHER_STEPS, SMALLEST, TANH, TENSOR_CORE_DEPTH, U32, UNIT
-from tests.op.cases import Outcome, strided
+from tests.op.cases import Outcome, largest, strided
 
 NAN = float("nan")
 NO_KEY = (-1, -(2**31), 2**31 - 1, -123456)  # and the number of keys
@@ -63,12 +58,13 @@ def make_gathered_inputs(case: GatheredCase, device: str = "cpu") -> dict[str, A
     k = normal(case.batch, kv_heads, case.seq_k, kind.head_dim.qk)
     v = None if kind.latent else normal(case.batch, kv_heads, case.seq_k, kind.head_dim.v)
     lists = (case.batch, kv_heads if case.lists_of_heads else 1, case.seq_q)
-    indices = torch.full((*lists, case.top_k), case.seq_k, dtype=torch.int32, device=device)
-    if case.seq_k:  # distinct keys, in any order; what is left over names no key
-        order = torch.rand((*lists, case.seq_k), generator=generator, device=device).argsort(-1)[..., : case.top_k]
+    entries = -(-case.seq_k // block_of(kind))
+    indices = torch.full((*lists, case.top_k), entries, dtype=torch.int32, device=device)
+    if case.seq_k:  # distinct keys or blocks, in any order; what is left over names none
+        order = torch.rand((*lists, entries), generator=generator, device=device).argsort(-1)[..., : case.top_k]
         indices[..., : order.shape[-1]] = order.int()
     bad = torch.rand(indices.shape, generator=generator, device=device) < case.bad
-    kinds = torch.tensor([*NO_KEY, case.seq_k], dtype=torch.int32, device=device)
+    kinds = torch.tensor([*NO_KEY, entries], dtype=torch.int32, device=device)
     which = torch.randint(0, len(kinds), indices.shape, generator=generator, device=device)
     indices = torch.where(bad, kinds[which], indices)
     inputs: dict[str, Any] = {"q": q, "k": k, "v": v, "indices": indices if case.lists_of_heads else indices[:, 0]}
@@ -95,10 +91,23 @@ def make_gathered_inputs(case: GatheredCase, device: str = "cpu") -> dict[str, A
 
 def listed_keys(case: GatheredCase, indices: torch.Tensor) -> torch.Tensor:
     """Whether some list of a KV head names a key: [batch, kv heads or 1, seq_k]."""
+    indices = entries_as_keys(case.kind, indices, case.seq_k)
     named = torch.zeros((*indices.shape[:2], case.seq_k + 1), dtype=torch.bool, device=indices.device)
     valid = (indices >= 0) & (indices < case.seq_k)
     named.scatter_(2, torch.where(valid, indices, case.seq_k).flatten(2).long(), True)
     return named[..., : case.seq_k]
+
+
+def block_of(kind: Kind) -> int:
+    """Keys that an entry of a list names."""
+    return 1 if kind.select is None or kind.select.blocks is None else kind.select.blocks.size
+
+
+def entries_as_keys(kind: Kind, indices: torch.Tensor, seq_k: int) -> torch.Tensor:
+    """Lists of keys, -1 for none."""
+    block = block_of(kind)
+    valid = (indices >= 0) & (indices < -(-seq_k // block))
+    return reference.keys_of_blocks(torch.where(valid, indices, -1), block)
 
 
 def gathered_reference(
@@ -116,6 +125,9 @@ def gathered_reference(
     """(out, lse, maxima) in float64: one KV head after the other, a few queries at a time."""
     batch, heads, seq_q, _ = q.shape
     kv_heads, seq_k = k.shape[1], k.shape[2]
+    if topk_length is not None:
+        topk_length = topk_length * block_of(kind)
+    indices = entries_as_keys(kind, indices, seq_k)
     group, top_k = heads // kv_heads, indices.shape[-1]
     out = torch.zeros((batch, heads, seq_q, kind.head_dim.v), dtype=torch.float64, device=q.device)
     lse = torch.full((batch, heads, seq_q), -math.inf, dtype=torch.float64, device=q.device)
@@ -187,14 +199,10 @@ def visible(kind: Kind, i: torch.Tensor, j: torch.Tensor, first: int, end: int) 
 
 
 def run_gathered(case: GatheredCase) -> Outcome:
-    """Launch ``case`` in a process that was started with TRITON_INTERPRET=1, and measure it."""
-    import triton
-
+    """Launch ``case`` in the process of the interpreter, and measure it."""
     from attngen.op.gathered import GatheredLauncher
     from attngen.plan import plan_gathered
 
-    assert triton.knobs.runtime.interpret, "Triton was imported before the interpreter was chosen"
-    torch.set_num_threads(1)
     inputs = make_gathered_inputs(case)
     launcher = GatheredLauncher(plan_gathered(case.kind, maxima=case.maxima), case.config)
     results = launcher(**inputs)
@@ -237,22 +245,3 @@ def measured(
         right_rows=bool(right),
         out_strides=tuple(out.stride()),
     )
-
-
-def largest(values: torch.Tensor) -> float:
-    return float(values.abs().max()) if values.numel() else 0.0
-
-
-@contextlib.contextmanager
-def interpreting_process(cache: str) -> Iterator[ProcessPoolExecutor]:
-    """A process in which Triton interprets: that is chosen once, before Triton is imported."""
-    chosen = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "ATTNGEN_CACHE": cache}
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
-    ):
-        for name, value in chosen.items():
-            patch.setenv(name, value)
-        pool.submit(os.getpid).result()  # starts the process, with this environment
-        patch.undo()
-        yield pool

@@ -10,7 +10,6 @@ from attngen.config import Config
 from attngen.plan.indexer import IndexerPlan, plan_indexer
 from attngen.plan.quantise import QuantisePlan
 from attngen.spec.model import HeadDim, Heads, Indexer, IndexerScale, Kind, Latent, Select
-from attngen.verify.rounding import repair_interpreter
 
 UNTOUCHED = 12345.0  # of out, before a call
 NAN = float("nan")
@@ -139,12 +138,6 @@ def run_indexer(case: IndexerCase, device: str = "cpu", seed: int = 0) -> list[s
     return wrong
 
 
-def interpreted_indexer(case: IndexerCase) -> list[str]:
-    torch.set_num_threads(1)
-    repair_interpreter()
-    return run_indexer(case)
-
-
 @dataclass(frozen=True)
 class QuantiseCase:
     plan: QuantisePlan
@@ -200,9 +193,3 @@ def run_quantise(case: QuantiseCase, device: str = "cpu") -> list[str]:
         writer(x, cache, slots)
         caches.append(cache)
     return [] if torch.equal(*caches) else ["bytes differ"]
-
-
-def interpreted_quantise(case: QuantiseCase) -> list[str]:
-    torch.set_num_threads(1)
-    repair_interpreter()
-    return run_quantise(case)

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -98,21 +93,3 @@ def run_selection(schedule: str, plan: SelectPlan, *tensors: torch.Tensor, **cha
 def plan_of(top_k: int, **fields: Any) -> SelectPlan:
     forced = {name: fields.pop(name) for name in ("first", "last") if name in fields}
     return plan_select(sparse_kind(top_k, **forced), **fields)
-
-
-@contextmanager
-def interpreter(folder: str) -> Iterator[ProcessPoolExecutor]:
-    """A process in which Triton interprets: that is chosen once, before Triton is imported."""
-    chosen = {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "ATTNGEN_CACHE": folder}
-    before = {name: os.environ.get(name) for name in chosen}
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        os.environ.update(chosen)
-        try:
-            pool.submit(os.getpid).result()
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
-        yield pool

@@ -7,33 +7,27 @@ from attngen.config import Config
 from attngen.errors import CallError, NotGeneratedError
 from attngen.op.gathered import GatheredLauncher, gathered_grid, why_not_gathered_by_hopper
 from attngen.plan import plan_gathered
-from attngen.spec.model import HeadDim, Heads, Kind, Latent, Select, Window
+from attngen.spec.model import BlockSelect, HeadDim, Heads, Kind, Latent, Select, Window
 from tests.op.cases import kind_of
 from tests.op.gathered_cases import (
     GatheredCase,
     gathered_reference,
-    interpreting_process,
     latent_kind,
     make_gathered_inputs,
     run_gathered,
 )
+from tests.op.test_interpreter import check
 
 SMALL = Config(schedule="portable", BLOCK_H=16, BLOCK_N=16, num_warps=4, num_stages=1)
 HOPPER = Config(schedule="hopper", BLOCK_H=64, BLOCK_N=64, num_warps=4, TURNS=0, TICKETS=True)
 GQA = kind_of((6, 2), (16, 16))
+BLOCKS = {size: Select(blocks=BlockSelect(size, 3, last=1)) for size in (4, 12, 32)}
 
 
 @pytest.fixture(scope="module")
-def interpret(tmp_path_factory):
-    """Runs a case in a process in which Triton interprets."""
-    with interpreting_process(str(tmp_path_factory.mktemp("generated"))) as pool:
-        yield lambda case: pool.submit(run_gathered, case).result(timeout=120)
-
-
-def check(outcome):
-    assert outcome.right_rows
-    assert outcome.out_error <= outcome.out_bound
-    assert outcome.lse_error <= outcome.lse_bound
+def interpret(interpreter):
+    """Runs a case in the interpreter."""
+    return lambda case: interpreter(run_gathered, case)
 
 
 KINDS = {
@@ -57,12 +51,16 @@ KINDS = {
     "causal, dilation": kind_of((4, 2), (16, 16), causal=True, dilation=2),
     "sink": kind_of((4, 2), (16, 16), sink=True),
     "softcap": kind_of((4, 2), (16, 16), softcap=1.5, causal=True),
+    "small blocks": kind_of((4, 2), (16, 16), select=BLOCKS[4], causal=True),
+    "blocks that tiles do not divide": kind_of((4, 2), (16, 16), select=BLOCKS[12]),
+    "blocks of two tiles": kind_of((4, 2), (16, 16), select=BLOCKS[32], causal=True, window=Window(9, 0)),
 }
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_kinds(interpret, name):
-    check(interpret(GatheredCase(KINDS[name], SMALL)))
+    top_k = {"top_k": 3, "seq_k": 50} if "blocks" in name else {}
+    check(interpret(GatheredCase(KINDS[name], SMALL, **top_k)))
 
 
 CALLS = {
@@ -87,6 +85,15 @@ CALLS = {
     "strided": {"strided": True},
     "strided, lists of heads": {"strided": True, "lists_of_heads": True},
 }
+
+
+BLOCK_CALLS = ["no valid entry", "lists of heads", "offsets", "key range", "lengths", "strided", "no keys", "one entry"]
+
+
+@pytest.mark.parametrize("name", BLOCK_CALLS)
+def test_calls_with_blocks(interpret, name):
+    kind = kind_of((4, 2), (16, 16), causal=True, select=BLOCKS[4])
+    check(interpret(GatheredCase(kind, SMALL, **{"top_k": 6, "seq_k": 43, **CALLS[name]})))
 
 
 PLAIN_AND_LATENT = [latent_kind(causal=True), kind_of((4, 2), (16, 16), causal=True)]

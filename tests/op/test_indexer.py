@@ -10,7 +10,7 @@ from attngen.op.indexer import INTERPRETED_PROGRAMS, IndexerLauncher, check_inde
 from attngen.op.shares import MOST_KEYS, UNIT, keys_per_item
 from attngen.plan.space import default_config
 from attngen.target import get_target
-from tests.op.indexer_cases import IndexerCase, inputs_of, interpreted_indexer, portable
+from tests.op.indexer_cases import IndexerCase, inputs_of, portable, run_indexer
 
 FLOAT8 = {"dtype": "float8_e4m3"}
 RAGGED = ((0, 70), (5, 5), (20, 3), (64, 70), (-4, 99))  # whole, empty, reversed, an end, past both ends
@@ -49,7 +49,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_logits(interpreter, name):
-    assert interpreter(interpreted_indexer, IndexerCase(**CASES[name])) == []
+    assert interpreter(run_indexer, IndexerCase(**CASES[name])) == []
 
 
 def test_a_wrong_weight_would_be_seen(interpreter):
@@ -69,7 +69,7 @@ def _with_another_weight(case):
 
     indexer_cases.exact_logits = other
     try:
-        return interpreted_indexer(case)
+        return run_indexer(case)
     finally:
         indexer_cases.exact_logits = made
 

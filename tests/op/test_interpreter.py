@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from attngen.plan import plan_forward
 from attngen.spec.expression import Expression
-from attngen.spec.model import HeadDim, Heads, Kind, Window
+from attngen.spec.model import Compress, HeadDim, Heads, Kind, Window
 from tests.op.cases import Case, Outcome, config_of, kind_of
 from tests.plan.strategies import masked_kinds
 
@@ -21,6 +21,7 @@ FIELDS = {
     "causal window": kind_of(causal=True, window=Window(12, 0)),
     "only itself": kind_of(window=Window(0, 0)),
     "window beyond every key": kind_of(window=Window(2**31 - 1, 2**31 - 1)),
+    "compressed keys": kind_of(causal=True, compress=Compress(12, 4)),
     "chunk": kind_of(chunk=10),
     "causal chunk": kind_of(causal=True, chunk=10),
     "dilation": kind_of(dilation=3),

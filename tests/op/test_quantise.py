@@ -7,7 +7,7 @@ from attngen.errors import CallError
 from attngen.op.cache import CacheWriter, index_pages, latent_cache, read_latent, read_pages
 from attngen.op.quantise import QuantiseLauncher, quantise_in_torch, rotated
 from attngen.plan.quantise import plan_latent, plan_pages, plan_quantise
-from tests.op.indexer_cases import QuantiseCase, interpreted_quantise, kind_of, rows_of
+from tests.op.indexer_cases import QuantiseCase, kind_of, rows_of, run_quantise
 
 KIND = kind_of()
 FLOAT32 = kind_of(format="float32")
@@ -31,7 +31,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_bits(interpreter, name):
-    assert interpreter(interpreted_quantise, CASES[name]) == []
+    assert interpreter(run_quantise, CASES[name]) == []
 
 
 def test_scales_are_what_the_formats_say():

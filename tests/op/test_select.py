@@ -1,5 +1,7 @@
 """Selections of both schedules, interpreted, against a stable sort: the same keys, not almost the same."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -7,16 +9,15 @@ from hypothesis import strategies as st
 
 from attngen.errors import CallError
 from attngen.op.select import SelectLauncher
-from tests.op.select_cases import TINY, interpreter, plan_of, run_selection, selected
+from tests.op.select_cases import TINY, plan_of, run_selection, selected
 
 COLUMNS = 720
 INF, NAN = float("inf"), float("nan")
 
 
 @pytest.fixture(scope="module")
-def select(tmp_path_factory):
-    with interpreter(str(tmp_path_factory.mktemp("generated"))) as pool:
-        yield lambda *args, **kw: pool.submit(run_selection, *args, **kw).result(timeout=120)
+def select(interpreter):
+    return partial(interpreter, run_selection)
 
 
 def bounds(*pairs):

@@ -15,7 +15,8 @@ from attngen.spec import load_spec, parse_spec
 from attngen.target import get_target
 from tests.package.specs import EXAMPLES, H100, every_argument, lists_alone, selecting, small, tuned
 
-GENERATED = sorted(EXAMPLES.glob("*.yaml"))
+UNGENERATED = ("moba-llama-3.1-8b", "nsa-27b")  # which choose blocks
+GENERATED = [path for path in sorted(EXAMPLES.glob("*.yaml")) if path.stem not in UNGENERATED]
 
 
 def module_name(stem):

@@ -7,6 +7,7 @@ import pytest
 import sympy as sp
 import torch
 from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from attngen import reference
 from attngen.plan import plan_forward
@@ -14,7 +15,7 @@ from attngen.plan.forward import ForwardPlan
 from attngen.plan.numbers import evaluate
 from attngen.source.context import Loop
 from attngen.spec.expression import Expression
-from attngen.spec.model import HeadDim, Heads, Kind, Window
+from attngen.spec.model import Compress, HeadDim, Heads, Kind, Window
 from tests.plan.emulate import Step, context_of, visits, written_bounds, written_mask
 from tests.plan.strategies import Sizes, arguments_of_masks, masked_kinds, sizes
 
@@ -88,6 +89,13 @@ def check(kind: Kind, s: Sizes) -> None:
     assert torch.equal(times[:, : s.seq_k], seen.long()), "each visible pair is met once, and no other"
     assert not times[:, s.seq_k :].any(), "keys past the last are masked"
     assert steps_as_written(context["loops"], s) == visits(plan, s, 0), "bounds as written are the symbolic ones"
+
+
+@settings(many, max_examples=EXAMPLES // 2)
+@given(st.booleans(), st.integers(1, 9), st.integers(1, 4), sizes())
+def test_every_visible_compressed_key_is_met(causal, stride, strides, s):
+    kind = Kind("kind", Heads(4, 2), HeadDim(16, 16), causal=causal, compress=Compress(stride * strides, stride))
+    check(kind, s)
 
 
 @many

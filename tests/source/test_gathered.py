@@ -49,10 +49,7 @@ QUICK = ("128 heads", "16 heads, float16", "rank 256")
 KEYS, STEP = 64, 16  # keys of a tile, and the depth of a product
 
 
-@pytest.fixture(autouse=True)
-def fresh_caches(monkeypatch, tmp_path):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    monkeypatch.setenv("ATTNGEN_CACHE", str(tmp_path / "attngen"))
+pytestmark = pytest.mark.usefixtures("fresh_caches")
 
 
 @pytest.mark.parametrize("target_name", TARGETS)

@@ -19,11 +19,7 @@ from attngen.spec.model import Kind, Window
 from tests.op.cases import kind_of
 from tests.source.linted import assert_content, both_checks
 
-
-@pytest.fixture(autouse=True)
-def fresh_caches(monkeypatch, tmp_path):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    monkeypatch.setenv("ATTNGEN_CACHE", str(tmp_path / "attngen"))
+pytestmark = pytest.mark.usefixtures("fresh_caches")
 
 
 def window(left: int, right: int, heads=(8, 2), head_dim=64, dtype="bfloat16", **fields) -> Kind:

@@ -55,10 +55,7 @@ HOPPER = {
 }
 
 
-@pytest.fixture(autouse=True)
-def fresh_caches(monkeypatch, tmp_path):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    monkeypatch.setenv("ATTNGEN_CACHE", str(tmp_path / "attngen"))
+pytestmark = pytest.mark.usefixtures("fresh_caches")
 
 
 @pytest.mark.parametrize(("target", "dtype", "heads", "clean"), PORTABLE)

@@ -34,10 +34,7 @@ PLANS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def fresh_caches(monkeypatch, tmp_path):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    monkeypatch.setenv("ATTNGEN_CACHE", str(tmp_path / "attngen"))
+pytestmark = pytest.mark.usefixtures("fresh_caches")
 
 
 @pytest.mark.parametrize("target_name", ["a100", "h100", "b200", "mi300x"])

@@ -94,6 +94,7 @@ def folder(tmp_path_factory):
         wide = Kind(**{**vars(kind), "heads": Heads(4, 2), "head_dim": HeadDim(64, 64)})
         sources[f"{field} hopper"] = _hopper(wide)
         sources[f"{field} hopper packed"] = _hopper(wide, BLOCK_M=128, PACK_HEADS=2, PING_PONG=True)
+    sources["functions hopper"] = _hopper(kind_of(head_dim=(64, 64), score="tanh(s) * sigmoid(s) + i // 3"))
     for field, values in FLOAT8.items():
         kind = float8(head_dim=(80, 48), **values)
         sources[f"{field} fp8"] = _planned(kind, config_of(loads="descriptor", PACK_HEADS=2))

@@ -1,5 +1,7 @@
 """Random specs for Hypothesis: every field of the language, alone and combined, in values and sizes that make sense."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from attngen.spec.expression import Expression
@@ -8,6 +10,7 @@ from attngen.spec.model import (
     EXTERNAL,
     Blocks,
     BlockSelect,
+    Compress,
     HeadDim,
     Heads,
     Indexer,
@@ -34,6 +37,14 @@ indexers = st.builds(
     ),
     hadamard=st.booleans(),
 ) | st.builds(Indexer, heads=st.integers(1, 64), head_dim=st.integers(16, 256), dtype=st.just("bfloat16"))
+block_selects = st.builds(
+    BlockSelect,
+    size=counts,
+    top_k=st.integers(16, 2**31 - 1),
+    first=st.integers(0, 8),
+    last=st.integers(1, 8),
+    per=st.sampled_from(["head", "kv_head"]),
+)
 selects = st.one_of(
     st.builds(
         Select,
@@ -42,7 +53,7 @@ selects = st.one_of(
         first=st.integers(0, 8),
         last=st.integers(0, 8),
     ),
-    st.builds(Select, blocks=st.builds(BlockSelect, counts, counts)),
+    st.builds(Select, blocks=block_selects),
 )
 
 
@@ -84,6 +95,20 @@ def kinds(draw: st.DrawFn, name: str) -> Kind:
 
 
 @st.composite
+def branched(draw: st.DrawFn, name: str) -> Kind:
+    """A kind of two or three branches, which share what the kind says and differ in what they see."""
+    plain = {"window": None, "chunk": None, "select": None, "latent": None, "mask": None, "blocks": None}
+    base = draw(kinds(name).filter(lambda kind: kind.latent is None))
+    base = replace(base, **plain, dilation=None, prefix=None, always_first=None, global_tokens=None, documents=False)
+    stride = draw(st.sampled_from([1, 8, 16]))
+    compressed = replace(base, name="coarse", compress=Compress(stride * draw(st.integers(1, 4)), stride))
+    blocks = replace(draw(block_selects), size=stride * draw(st.integers(1, 9)), by="coarse")
+    selected = replace(base, name="chosen", select=Select(blocks=blocks), causal=draw(st.booleans()))
+    near = replace(base, name="near", window=causal_window(Window(7, 0)), sink=draw(st.booleans()))
+    return replace(base, branches=draw(st.sampled_from([(compressed, selected), (near, selected, compressed)])))
+
+
+@st.composite
 def specs(draw: st.DrawFn) -> Spec:
     names = draw(
         st.lists(st.sampled_from(["local", "global", "attention", "null", "x_1"]), min_size=1, max_size=3, unique=True)
@@ -94,6 +119,8 @@ def specs(draw: st.DrawFn) -> Spec:
         Kind(**{**vars(first), "name": name, "window": None, "causal": False}) if alike else draw(kinds(name))
         for name in names[1:]
     ]
+    if draw(st.booleans()):
+        every[-1] = draw(branched(names[-1]))
     turn = draw(st.lists(st.sampled_from([*names, EXTERNAL]), min_size=1, max_size=6))
     layers = draw(st.integers(len(turn), 30))
     name = draw(st.sampled_from(["model", "1.5", "null", "true", "a-b_c.9", "007"]))

@@ -12,7 +12,8 @@ EXPRESSION = "it is made of numbers, names, tensor[...], arithmetic, comparisons
 YAML = "look at the indentation, brackets and quotes around here"
 FIELDS = (
     "name, layers, kinds, symbols, pattern, heads, head_dim, latent, dtype, scale, causal, window, chunk, dilation, "
-    "prefix, always, global_tokens, documents, blocks, mask, select, softcap, alibi, score or sink would be right"
+    "prefix, always, global_tokens, documents, blocks, mask, select, softcap, alibi, score, sink, "
+    "compress or branches would be right"
 )
 
 MALFORMED = [
@@ -139,6 +140,57 @@ MALFORMED = [
         "3:28: select has both 'blocks' and 'top_k'; one of them would be right",
     ),
     (
+        BASE + "select: {blocks: {size: 64, top_k: 4, per: layer}}",
+        "3:44: select.blocks.per is 'layer'; head or kv_head would be right",
+    ),
+    (
+        BASE + "select: {blocks: {size: 64, top_k: 4, first: 3, last: 2}}",
+        "3:55: select.blocks.first and select.blocks.last are 5, more than select.blocks.top_k 4; they count among the "
+        "selected",
+    ),
+    (
+        BASE + "causal: true\nselect: {blocks: {size: 64, top_k: 4}}",
+        "4:1: select.blocks scores the block that a causal query is in by keys that come after the query; 'last: 1', "
+        "which always selects that block, would be right",
+    ),
+    (
+        BASE + "select: {blocks: {size: 64, top_k: 4, by: coarse}}",
+        "3:1: select.blocks.by names a branch 'coarse', and kind 'attention' has none; leave 'by' out: blocks are "
+        "scored by their mean key",
+    ),
+    (BASE + "compress: {size: 32, stride: 12}", "3:30: compress.stride 12 does not divide compress.size 32; a divisor "
+     "would be right"),
+    (
+        BASE + "compress: {size: 32, stride: 16}",
+        "3:1: compress outside of branches; it belongs in one of a kind's branches",
+    ),
+    (
+        BASE + "branches: {near: {}}",
+        "3:11: branches has one branch; two or more, as {selected: {select: {blocks: {size: 64, top_k: 16}}}, window: "
+        "{window: {total: 512}}}, would be right",
+    ),
+    (
+        BASE + "branches: {a: {}, b: {branches: {c: {}, d: {}}}}",
+        "3:23: a branch has branches of its own; list them all in one",
+    ),
+    (
+        BASE + "branches: {a: {}, b: {heads: 2}}",
+        "3:23: branch 'b' differs from kind 'attention' in heads; give it once, for the kind",
+    ),
+    (
+        BASE + "branches: {a: {compress: {size: 4, stride: 4}, window: {half: 4}}, b: {}}",
+        "3:48: branch 'a' compresses keys, of which 'window' cannot tell single ones; another branch with 'window' "
+        "would be right",
+    ),
+    (
+        BASE + "branches: {a: {compress: {size: 4, stride: 4}}, b: {select: {blocks: {size: 8, top_k: 2, by: c}}}}",
+        "3:53: select.blocks.by is 'c', which compresses no keys; a does",
+    ),
+    (
+        BASE + "branches: {a: {compress: {size: 4, stride: 4}}, b: {select: {blocks: {size: 6, top_k: 2, by: a}}}}",
+        "3:53: select.blocks.size is 6, and 'a' compresses at strides of 4; a multiple of it would be right",
+    ),
+    (
         BASE + "select: {top_k: 4, indexer: {heads: 4, head_dim: 64, scale: {block: 48}}}",
         "3:69: indexer.scale.block 48 does not divide indexer.head_dim 64; a divisor would be right",
     ),
@@ -148,7 +200,7 @@ MALFORMED = [
     ),
     (
         BASE + "select: {top_k: 4, first: 2, last: 3}",
-        "3:36: select.first and select.last are 5 keys, more than select.top_k 4; they count among its keys",
+        "3:36: select.first and select.last are 5, more than select.top_k 4; they count among the selected",
     ),
     (
         BASE + "select: {top_k: 4, indexer: {heads: 4, head_dim: 48, hadamard: true}}",

@@ -70,6 +70,11 @@ def test_the_smallest_spec():
             Select(16, Indexer(2, 64, hadamard=True)),
         ),
         ("select: {blocks: {size: 64, top_k: 4}}", "select", Select(blocks=BlockSelect(64, 4))),
+        (
+            "select: {blocks: {size: 64, top_k: 4, first: 1, last: 2, per: kv_head, pool: mean}}",
+            "select",
+            Select(blocks=BlockSelect(64, 4, 1, 2, "kv_head")),
+        ),
         ("softcap: 50", "softcap", 50.0),
         ("softcap: null", "softcap", None),
         ("alibi: true", "alibi", True),

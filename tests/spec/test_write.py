@@ -52,6 +52,20 @@ WRITTEN = [
           indexer: {heads: 64, head_dim: 128, dtype: float8_e4m3, scale: {block: 128, format: ue8m0}}
     """,
     """
+    name: nsa
+    heads: {query: 64, kv: 4}
+    head_dim: {qk: 192, v: 128}
+    layers: 30
+    causal: true
+    kinds:
+      sparse:
+        branches:
+          compressed: {compress: {size: 32, stride: 16}}
+          selected:
+            select: {blocks: {size: 64, top_k: 16, first: 1, last: 2, per: kv_head, by: compressed}}
+          window: {window: {total: 512}, sink: learned}
+    """,
+    """
     name: one-kind
     heads: 4
     head_dim: {qk: 192, v: 128}

@@ -10,8 +10,12 @@ the model's dtype; padding on either side and key/value caches, dynamic and stat
 model asks of a layer (mask, scale, softcap, sink) is compared with the spec on each call, so that a spec of another
 model, or a window off by one, is an error and not a slightly different text. There is no backward pass yet: training
 raises as soon as a gradient is asked for, and so do attention dropout and ``output_attentions``.
+
+DeepSeek-V3.2 and GLM-5 select keys by an indexer of their own. ``use_indexer(model, spec)`` puts attngen's in its
+place, which needs no memory of queries x keys.
 """
 
+from attngen.integrations.transformers.indexer import use_indexer
 from attngen.integrations.transformers.register import register
 
-__all__ = ["register"]
+__all__ = ["register", "use_indexer"]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, one_of
-from attngen.integrations.transformers.checks import check_layer, check_request, position_bound
-from attngen.integrations.transformers.masks import read_mask
+from attngen.integrations.transformers.checks import (
+    INDICES,
+    check_layer,
+    check_request,
+    check_selection,
+    position_bound,
+)
+from attngen.integrations.transformers.expanded import Expanded
+from attngen.integrations.transformers.masks import Mask, read_mask
 from attngen.op import Attention, load
-from attngen.spec import Spec
+from attngen.plan.kernels import selects_keys
+from attngen.spec import Kind, Spec
 
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
 SINK = "s_aux"  # transformers' name for the learned sinks
@@ -21,7 +30,8 @@ class Attend:
     """``spec`` as an attention function: (module, q, k, v, mask, **keywords) -> (out, None).
 
     q is (batch, heads, seq_q, dim), out (batch, seq_q, heads, dim). The module says which layer it is; attention
-    weights are never made.
+    weights are never made. Kinds that select keys attend to the keyword ``indices``, int32 (batch, seq_q, n): distinct
+    keys in any order, of which those that a query may not see, and negative ones, are none; n = seq_k lists all.
     """
 
     def __init__(self, spec: Spec, db: Database | str | None, strict: bool) -> None:
@@ -29,6 +39,7 @@ class Attend:
         self.strict = strict
         self._db = db
         self._loaded: dict[torch.dtype, Attention] = {}
+        self._expanded = Expanded(spec.name, db)
 
     def __call__(
         self,
@@ -41,16 +52,44 @@ class Attend:
     ) -> tuple[torch.Tensor, None]:
         layer = check_layer(self.spec, module, self.strict)
         op: Any = self.attention(query.dtype).op(layer)
-        mask = read_mask(attention_mask, layer)
-        check_request(op.kind, layer, mask.pattern, keywords, self.strict)
-        if mask.first_key and position_bound(op.kind):
-            raise CallError(
-                f"layer {layer}: kind '{op.kind.name}' counts from the first key, which its cache has let go"
-            )
-        names = [argument.name for argument in op.plan.arguments]
-        extras: dict[str, Any] = {name: keywords.get(SINK if name == "sink" else name) for name in names}
-        out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
+        if selects_keys(op.kind):
+            out = self._over_lists(op.kind, layer, module, (query, key, value), attention_mask, keywords)
+        else:
+            mask = self._mask(op.kind, layer, attention_mask, keywords)
+            extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
+            out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
         return out.transpose(1, 2), None
+
+    @torch.compiler.disable  # ops over lists are no torch operators, which a graph could hold
+    def _over_lists(
+        self,
+        kind: Kind,
+        layer: int,
+        module: torch.nn.Module,
+        qkv: tuple[torch.Tensor, ...],
+        attention_mask: torch.Tensor | None,
+        keywords: Mapping[str, Any],
+    ) -> torch.Tensor:
+        """Attention of each query over its own list of keys."""
+        mask = self._mask(kind, layer, attention_mask, keywords)
+        if self.strict:
+            check_selection(kind, layer, module)
+        query, key, value = qkv
+        indices = keywords[INDICES]
+        every = indices.shape[-1] == key.shape[2]
+        op: Any = self._expanded.op(kind, query.shape[-1], value.shape[-1], every=every)
+        extras = {} if every else {INDICES: indices}
+        if kind.sink:
+            extras["sink"] = given(keywords, "sink")
+        return op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
+
+    def _mask(self, kind: Kind, layer: int, attention_mask: torch.Tensor | None, keywords: Mapping[str, Any]) -> Mask:
+        """The mask of a call whose every request has been compared with ``kind``."""
+        mask = read_mask(attention_mask, layer)
+        check_request(kind, layer, mask.pattern, keywords, self.strict)
+        if mask.first_key and position_bound(kind):
+            raise CallError(f"layer {layer}: kind '{kind.name}' counts from the first key, which its cache has let go")
+        return mask
 
     def attention(self, dtype: torch.dtype) -> Attention:
         """The spec's ops in ``dtype``, made when it is first met."""
@@ -61,3 +100,8 @@ class Attend:
                 raise CallError(f"the model runs in {str(dtype).removeprefix('torch.')}; {allowed} is supported")
             loaded = self._loaded[dtype] = load(self.spec, dtype=DTYPES[dtype], db=self._db)  # type: ignore[arg-type]
         return loaded
+
+
+def given(keywords: Mapping[str, Any], argument: str) -> Any:
+    """What the model gives for an argument of an op, which it may know by another name."""
+    return keywords.get(SINK if argument == "sink" else argument)

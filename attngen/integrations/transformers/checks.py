@@ -8,13 +8,15 @@ from typing import Any
 
 from attngen.errors import CallError
 from attngen.integrations.transformers.pattern import Pattern
+from attngen.plan.kernels import selects_keys
 from attngen.spec import EXTERNAL, Kind, Spec
 from attngen.spec.describe import describe_mask
+
+INDICES = "indices"  # transformers' name for the keys that an indexer selected
 
 # Keywords that change the result and that no op takes.
 UNSUPPORTED = {
     "position_bias": "a bias of the scores",
-    "indices": "keys chosen by an indexer",
     "cu_seq_lens_q": "packed sequences",
     "head_mask": "a mask of heads",
 }
@@ -44,9 +46,39 @@ def check_request(kind: Kind, layer: int, pattern: Pattern | None, keywords: Map
     for name, meaning in UNSUPPORTED.items():
         if keywords.get(name) is not None:
             raise CallError(f"layer {layer}: the model gives {name}, {meaning}, which is not supported")
+    if (keywords.get(INDICES) is not None) != selects_keys(kind):
+        asks, is_one = ("no indices", "selects") if selects_keys(kind) else ("indices of selected keys", "selects none")
+        raise CallError(f"layer {layer}: the model gives {asks}; the spec's kind '{kind.name}' {is_one}")
     if strict:
         _check_mask(kind, layer, pattern)
         _check_score(kind, layer, keywords)
+
+
+def check_selection(kind: Kind, layer: int, module: Any) -> None:
+    """CallError unless the latent and the indexer of ``kind`` are those of an attention layer of the model."""
+    select, latent = kind.select, kind.latent
+    config, indexer = module.config, getattr(module, "indexer", None)
+    said: dict[str, int | None] = {"num_attention_heads": kind.heads.query}
+    if latent is not None:
+        said |= {"kv_lora_rank": latent.rank, "qk_rope_head_dim": latent.rope}
+    if select is not None:
+        said["index_topk"] = select.top_k
+    if select is not None and select.indexer is not None:
+        if indexer is None:
+            raise CallError(
+                f"layer {layer} attends to the keys that the layer before selected; the spec's kind '{kind.name}' has "
+                "an indexer"
+            )
+        said |= {"index_n_heads": select.indexer.heads, "index_head_dim": select.indexer.head_dim}
+    for field, value in said.items():
+        if getattr(config, field, None) != value:
+            has = getattr(config, field, None)
+            raise CallError(f"layer {layer}: the model's {field} is {has}; the spec's kind '{kind.name}' has {value}")
+    if select is not None and (select.first or select.last):
+        raise CallError(
+            f"layer {layer}: the spec's kind '{kind.name}' always selects its first {select.first} and last "
+            f"{select.last} keys, which the model does not ask for"
+        )
 
 
 def _check_mask(kind: Kind, layer: int, pattern: Pattern | None) -> None:

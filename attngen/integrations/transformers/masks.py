@@ -1,4 +1,5 @@
-"""Masks as transformers asks for them, kept as four numbers a sequence: O(batch), whatever the length."""
+"""Masks as transformers asks for them: four numbers a sequence, O(batch), or all of one where a model's indexer adds it
+to its scores."""
 
 from __future__ import annotations
 
@@ -22,6 +23,25 @@ class Mask:
     key_range: torch.Tensor | None  # (batch, 2)
     pattern: Pattern | None  # what the model asks for; None where it cannot be known
     first_key: int | None  # position of the first key: above 0 where a cache has let older keys go
+
+
+def mask_call(*, config: Any = None, **arguments: Any) -> torch.Tensor:
+    """What transformers calls a mask, for the model of ``config``: a descriptor of O(batch), or the matrix of a model
+    with an indexer.
+
+    That is bool (batch, 1, seq_q, seq_k), True at keys that a query may see, with the ``Mask`` as its attribute
+    ``attngen``. It is as large as it looks, and the scores that such a model adds it to are four times that for each
+    head of its indexer: ``use_indexer`` needs neither.
+    """
+    descriptor = describe_mask_call(**arguments)
+    if getattr(config, "index_topk", None) is None:
+        return descriptor
+    from transformers.masking_utils import sdpa_mask
+
+    matrix = sdpa_mask(**{**arguments, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    if not torch.compiler.is_compiling():
+        matrix.attngen = descriptor.attngen  # type: ignore[attr-defined]
+    return matrix
 
 
 def describe_mask_call(
@@ -98,13 +118,43 @@ def check_padding(descriptor: torch.Tensor, counts: torch.Tensor, kv_length: int
     return padded
 
 
+def is_descriptor(mask: Any) -> bool:
+    """Whether ``mask`` is what ``describe_mask_call`` returns, or was before it lost its attribute."""
+    return isinstance(mask, torch.Tensor) and mask.dtype == torch.int32 and mask.shape[1:] == (1, 1, COLUMNS)
+
+
 def read_mask(mask: Any, layer: int) -> Mask:
     """The ``Mask`` that a layer was given; CallError for anything but ours."""
     held = getattr(mask, "attngen", None)
     if isinstance(held, Mask):
         return held
-    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.int32 or mask.shape[1:] != (1, 1, COLUMNS):
+    if isinstance(mask, torch.Tensor) and mask.dtype == torch.bool and mask.dim() == 4 and mask.shape[1] == 1:
+        read = read_matrix(mask)
+        if read is None:
+            raise CallError(f"layer {layer} was given a mask of its own drawing; a 2-D attention_mask is supported")
+        return read
+    if not is_descriptor(mask):
         given = f"a mask of shape {tuple(mask.shape)}" if isinstance(mask, torch.Tensor) else f"{type(mask).__name__}"
         raise CallError(f"layer {layer} was given {given} as its mask; a 2-D attention_mask, or none, is supported")
     descriptor = mask[:, 0, 0]
     return Mask(descriptor[:, 0] - descriptor[:, 1], descriptor[:, 2:].contiguous(), None, None)
+
+
+def read_matrix(matrix: torch.Tensor) -> Mask | None:
+    """The ``Mask`` that a bool (batch, 1, seq_q, seq_k) draws, where its queries see all keys of one range up to their
+    own position; None where they see others.
+
+    For matrices that have lost their attribute, as where layers are spread over devices and a hook moves them.
+    """
+    seen = matrix[:, 0]
+    _, seq_q, seq_k = seen.shape
+    counts = seen.sum(-1, dtype=torch.int32)  # (batch, seq_q)
+    first, end, _ = bounds_of(seen.any(1))
+    row = (counts > 0).int().argmax(1)  # the first that sees a key, and what it sees ends at its position
+    offsets = first + counts.gather(1, row[:, None])[:, 0] - 1 - row
+    i = (offsets[:, None] + torch.arange(seq_q, device=seen.device))[..., None]
+    j = torch.arange(seq_k, device=seen.device)
+    drawn = (j <= i) & (j >= first[:, None, None]) & (j < end[:, None, None])
+    if not torch.equal(drawn, seen):
+        return None
+    return Mask(offsets.int(), torch.stack([first, end], 1).int(), Pattern(causal=True), None)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from os import PathLike
+
+import torch
 
 from attngen.database import Database
 from attngen.errors import UsageError
 from attngen.integrations.transformers.attend import Attend
-from attngen.integrations.transformers.masks import describe_mask_call
+from attngen.integrations.transformers.masks import mask_call
 from attngen.plan import plan_forward
+from attngen.plan.gathered import plan_gathered
+from attngen.plan.kernels import selects_keys
 from attngen.spec import Spec, load_spec
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -17,7 +22,11 @@ MEANT_OTHERWISE = ("flash", "sdpa", "flex", "eager", "paged")  # transformers tr
 
 
 def register(
-    spec: str | PathLike[str] | Spec, *, name: str = "attngen", db: Database | str | None = None, strict: bool = True
+    spec: str | PathLike[str] | Spec,
+    *,
+    name: str = "attngen",
+    db: Database | str | None = None,
+    strict: bool = True,
 ) -> str:
     """Let models of transformers attend by ``spec`` with ``attn_implementation=name``; returns the name.
 
@@ -26,22 +35,30 @@ def register(
     score than the spec's; False runs the spec's pattern whatever the model's own is (StreamingLLM on Llama, say), and
     arguments of the pattern are keywords of the model's call.
 
+    Models with an indexer of their own, DeepSeek-V3.2 and GLM-5, select keys by it: it makes scores of queries x heads
+    x keys and needs a mask of queries x keys. ``use_indexer`` replaces it.
+
     Registering a name again replaces it. Raises SpecError and UsageError, and NotGeneratedError for kinds whose
     kernels do not exist yet.
     """
-    check_name(name)
     if not isinstance(spec, Spec):
         spec = load_spec(spec)
-    for kind in spec.kinds:
-        plan_forward(kind)
+    enter(name, Attend(spec, db, strict), mask_call)
+    return name
+
+
+def enter(name: str, attend: Attend, masks: Callable[..., torch.Tensor]) -> None:
+    """Enter an attention function, whose kernels must exist, and what makes its masks into transformers' tables."""
+    check_name(name)
+    for kind in attend.spec.kinds:
+        _ = plan_gathered(kind) if selects_keys(kind) else plan_forward(kind)
     try:
         from transformers import AttentionInterface
         from transformers.masking_utils import AttentionMaskInterface
     except ImportError as error:
         raise UsageError("transformers 5.17 or later is needed: pip install 'attngen[transformers]'") from error
-    AttentionInterface.register(name, Attend(spec, db, strict))
-    AttentionMaskInterface.register(name, describe_mask_call)
-    return name
+    AttentionInterface.register(name, attend)
+    AttentionMaskInterface.register(name, masks)
 
 
 def check_name(name: str) -> None:

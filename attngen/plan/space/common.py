@@ -8,6 +8,7 @@ from typing import Any
 
 from attngen.config import Config, Value
 from attngen.plan.forward import ForwardPlan
+from attngen.plan.routed import RoutedPlan
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import Problem
 from attngen.target import Target
@@ -36,17 +37,17 @@ class Family:
     shared_bytes: Callable[[Any, Config, Target], int]
 
 
-def query_width(plan: ForwardPlan) -> int:
+def query_width(plan: ForwardPlan | RoutedPlan) -> int:
     """Columns of a query as they are held."""
     return sum(chunk.width for chunk in plan.qk_chunks)
 
 
-def value_width(plan: ForwardPlan) -> int:
+def value_width(plan: ForwardPlan | RoutedPlan) -> int:
     """Columns of a value, and of an accumulator, as they are held."""
     return sum(chunk.width for chunk in plan.v_chunks)
 
 
-def rows_are_aligned(plan: ForwardPlan) -> bool:
+def rows_are_aligned(plan: ForwardPlan | RoutedPlan) -> bool:
     """Whether rows are a multiple of 16 bytes, which the copy engine asks for."""
     element = ELEMENT_BYTES[plan.kind.dtype]
     return plan.kind.head_dim.qk * element % 16 == 0 and plan.kind.head_dim.v * element % 16 == 0
@@ -54,6 +55,16 @@ def rows_are_aligned(plan: ForwardPlan) -> bool:
 
 def is_hopper(target: Target) -> bool:
     return target.backend == "cuda" and target.arch == 90
+
+
+def has_tma(target: Target) -> bool:
+    """Whether there is a copy engine that portable kernels can use."""
+    return target.backend == "cuda" and int(target.arch) >= 90 and int(target.arch) != 120
+
+
+def splits_keys(target: Target) -> bool:
+    """Whether warps share the keys of a tile too, for want of rows: so mma.sync does, before and beside wgmma."""
+    return target.backend == "cuda" and not has_tma(target)
 
 
 def why_no_kernel(plan: ForwardPlan, target: Target) -> str | None:

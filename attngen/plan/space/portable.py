@@ -8,8 +8,10 @@ from attngen.plan.space.common import (
     FEW_QUERIES,
     Family,
     Parameter,
+    has_tma,
     query_width,
     rows_are_aligned,
+    splits_keys,
     value_width,
     why_no_kernel,
 )
@@ -36,7 +38,7 @@ def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
         Parameter("BLOCK_N", (16, 32) if full_precision else (32, 64, 128)),
         Parameter("num_warps", (4, 8)),
         Parameter("num_stages", (1, 2, 3)),
-        Parameter("loads", ("pointer", "descriptor") if _has_tma(target) else ("pointer",)),
+        Parameter("loads", ("pointer", "descriptor") if has_tma(target) else ("pointer",)),
         Parameter("PACK_HEADS", packs),
         Parameter("SPLIT_MASKS", (True, False) if small else (True,)),
         Parameter("HEADS_TOGETHER", (1,) if _window_is_small(plan, SMALL_WINDOW // 2) else (1, 8)),
@@ -114,16 +116,16 @@ def _preferences(plan: ForwardPlan, target: Target) -> list[Config]:
     if plan.kind.dtype == "float32":
         block_m, block_n = (32, 32) if width <= 64 else (16, 32) if width <= 128 else (16, 16)
         return [_preference(block_m, block_n, 4, 1)]
-    loads = "descriptor" if _has_tma(target) and rows_are_aligned(plan) else "pointer"
+    loads = "descriptor" if has_tma(target) and rows_are_aligned(plan) else "pointer"
     small = _window_is_small(plan, SMALL_WINDOW // 2)
     preferences = []
-    if small and plan.kind.heads.group > 1 and (_has_tma(target) or target.backend == "hip"):
+    if small and plan.kind.heads.group > 1 and (has_tma(target) or target.backend == "hip"):
         preferences.append(_preference(64, 64, 4, 1, schedule="window", loads=loads, SPLIT_MASKS=False))
     if small:
         preferences.append(_preference(64, 64, 4, 1 if loads == "descriptor" else 2, loads=loads, SPLIT_MASKS=False))
     if target.backend == "hip":
         return preferences + ([_preference(64, 64, 4, 1)] if width <= 128 else [_preference(64, 32, 4, 1)])
-    if _has_tma(target):
+    if has_tma(target):
         if width <= 64:
             preferences.append(_preference(64, 128, 4, 2, loads=loads))
         if width <= 128:
@@ -143,15 +145,6 @@ def _window_is_small(plan: ForwardPlan, most: int = SMALL_WINDOW) -> bool:
     return plan.span is not None and sum(plan.span) <= most
 
 
-def _has_tma(target: Target) -> bool:
-    return target.backend == "cuda" and int(target.arch) >= 90 and int(target.arch) != 120
-
-
-def _splits_keys(target: Target) -> bool:
-    """Whether warps share the keys of a tile too, for want of rows: so mma.sync does, before and beside wgmma."""
-    return target.backend == "cuda" and not _has_tma(target)
-
-
 def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
     block_m, block_n, warps = config["BLOCK_M"], config["BLOCK_N"], config["num_warps"]
     assert isinstance(block_m, int) and isinstance(block_n, int) and isinstance(warps, int)
@@ -159,7 +152,7 @@ def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem |
     if full_precision:
         if block_m * block_n < 32 * warps * 2:
             return "tile smaller than its warps"
-    elif block_m < (rows := 8 if _splits_keys(target) else 16) * warps:
+    elif block_m < (rows := 8 if splits_keys(target) else 16) * warps:
         return f"{warps} warps need at least {rows * warps} rows of {rows} each"
     if plan.kind.quantised and block_n < FLOAT8_KEYS:
         return f"8-bit products are summed {FLOAT8_KEYS} keys at a time"
@@ -176,10 +169,10 @@ def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem |
         rows = max(16 * 4, min(64, problem.seq_q * pack))
         if block_m // pack > max(rows, 2 * problem.seq_q) and block_m > 64:
             return "more rows than queries"
-    if config["loads"] == "descriptor" and not (_has_tma(target) and rows_are_aligned(plan)):
+    if config["loads"] == "descriptor" and not (has_tma(target) and rows_are_aligned(plan)):
         return "the copy engine needs sm_90 or sm_100 and rows of a multiple of 16 bytes"
     unpiped = config["schedule"] == "portable" and config["loads"] == "pointer" and config["num_stages"] == 1
-    if unpiped and _has_tma(target) and not full_precision:
+    if unpiped and has_tma(target) and not full_precision:
         return "pointer loads without a pipeline never win where there is a copy engine"
     return None
 

@@ -1,0 +1,81 @@
+"""The op of one kind of attention layer that a forward kernel computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from attngen.database import Database
+from attngen.errors import CallError, NotGeneratedError
+from attngen.op.backward import without_backward
+from attngen.op.checks import check_tensor, ordered_keywords
+from attngen.op.choose import Chooser, Chosen, target_here
+from attngen.op.register import operator, operator_name
+from attngen.plan import ForwardPlan, plan_forward
+from attngen.problem import Problem
+from attngen.source import render
+from attngen.spec.model import Kind
+
+
+class KindOp:
+    """The op of one kind of attention layer."""
+
+    def __init__(self, spec: str, kind: Kind, db: Database | str | None = None) -> None:
+        self.kind = kind
+        self._spec = spec
+        self._db = db
+        with suppress(NotGeneratedError):  # said when the op is used
+            _ = self.operator  # made now, because torch.compile cannot make it in the middle of a graph
+
+    @cached_property
+    def plan(self) -> ForwardPlan:
+        """What the kernel must do; NotGeneratedError for kinds whose kernels do not exist yet."""
+        return plan_forward(self.kind)
+
+    @cached_property
+    def chooser(self) -> Chooser:
+        return Chooser(self.plan, self._db)
+
+    @cached_property
+    def operator(self) -> Callable:
+        """The torch operator: (q, k, v, the kind's keywords in order) -> (out, lse)."""
+        return operator(operator_name(self._spec, self.kind, self._db), self.plan, self.chooser)
+
+    def __call__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, return_lse: bool = False, **keywords: Any
+    ) -> Any:
+        """softmax(score(q k^T)) v over the keys that the kind lets each query see.
+
+        q: (batch, heads, seq_q, qk dim); k: (batch, kv heads, seq_k, qk dim); v: (batch, kv heads, seq_k, v dim), in
+        the spec's dtype, any strides but a unit last one.
+        keywords: what the spec leaves to run time (``plan.arguments``), and always ``offsets`` (batch,) int32, the
+        position of the first query (default seq_k - seq_q), and ``key_range`` (batch, 2) int32, first and end of the
+        valid keys.
+        Returns out (batch, heads, seq_q, v dim), of FP8 in bfloat16, and with ``return_lse`` also lse (batch, heads,
+        seq_q), float32, natural log, without the sink; a row that sees no key gives 0 and -inf. CPU tensors take the
+        float64 reference.
+        Raises CallError (a ValueError) for what does not fit the spec.
+        """
+        extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
+        for name, tensor in (("q", q), ("k", k), ("v", v)):
+            check_tensor(name, tensor)
+        out, lse = without_backward(self.operator, self.kind.name, q, k, v, *extras)
+        return (out, lse) if return_lse else out
+
+    def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
+        """What would run for these tensors, and where that choice comes from."""
+        return self.chooser(q, k, v)
+
+    def source(self, kernel: str = "forward", *, batch: int = 1, seq: int = 4096) -> str:
+        """The generated code of a kernel, for the config that this machine would run at these sizes."""
+        if kernel != "forward":
+            raise CallError(f"no kernel '{kernel}'; 'forward' is generated")
+        problem = Problem(self.plan.kernel, self.kind.digest(), batch, seq, seq).bucket()
+        return render(self.plan, self.chooser.look_up(problem, target_here()).config).text
+
+    def __repr__(self) -> str:
+        return f"<attngen op {self._spec}.{self.kind.name}>"
