@@ -28,12 +28,12 @@ from attngen.cli.options import (
 )
 from attngen.cli.output import print_json, print_table, say, watched
 from attngen.cli.show import print_tunings
-from attngen.cli.tune import search
+from attngen.cli.tune import search, titled
 from attngen.cli.verify import findings, passed, print_findings, watch
 from attngen.report.configs import brief
 from attngen.report.layers import counted
 from attngen.report.quantities import duration
-from attngen.spec import Spec, load_spec
+from attngen.spec import EXTERNAL, Kind, Spec, load_spec
 from attngen.target import Target
 
 if TYPE_CHECKING:
@@ -101,12 +101,13 @@ def command(
     interpreter and tuned by a cost model.
     """
     from attngen.plan import plan_forward
+    from attngen.plan.kernels import plans_of, selects_keys
 
     spec = load_spec(path)
-    for kind in spec.kinds:
-        plan_forward(kind)  # refuses before anything is done
     here = machine_gpu()
     gpu = resolve_target(target) if target is not None or here is None else here
+    for kind in spec.kinds:
+        _ = plans_of(kind, gpu) if selects_keys(kind) else plan_forward(kind)  # refuses before anything is done
     job = Job(
         path=path,
         spec=spec,
@@ -150,10 +151,10 @@ def _check(job: Job) -> None:
 
 
 def _generate(job: Job) -> None:
-    """Write the package, and compile each kind's default kernel for the target."""
+    """Write the package, and compile the kernels that a call of each kind launches by default, for the target."""
     from attngen.database import open_database
     from attngen.op.choose import Chooser
-    from attngen.plan import plan_forward
+    from attngen.plan.kernels import launched_plans
     from attngen.problem import Problem
     from attngen.source import compile_source
 
@@ -161,25 +162,26 @@ def _generate(job: Job) -> None:
     job.files = len(write(job.spec, job.out, job.target, job.db_url))
     db = open_database(job.db_url)
     for kind in job.spec.kinds:
-        plan = plan_forward(kind)
-        problem = Problem(plan.kernel, kind.digest(), job.batch, job.seq, job.seq)
-        config = Chooser(plan, db).look_up(problem, job.target).config
-        needs = compile_source(plan, config, job.target)
-        job.kernels.append(
-            {
-                "kind": kind.name,
-                "config": brief(config),
-                "registers": needs.registers,
-                "spills": needs.spills,
-                "shared": needs.shared,
-                "seconds": round(needs.seconds, 2),
-            }
-        )
+        for plan in launched_plans(kind, job.target):
+            problem = Problem(plan.kernel, plan.kind.digest(), job.batch, job.seq, job.seq)
+            config = Chooser(plan, db).look_up(problem, job.target).config
+            needs = compile_source(plan, config, job.target)
+            job.kernels.append(
+                {
+                    "kind": kind.name,
+                    "kernel": plan.kernel,
+                    "config": brief(config),
+                    "registers": needs.registers,
+                    "spills": needs.spills,
+                    "shared": needs.shared,
+                    "seconds": round(needs.seconds, 2),
+                }
+            )
     if job.speak:
         columns = ["kind", "registers", "spilled bytes", "shared memory", "compiled in", "config"]
         rows = [
             [
-                k["kind"],
+                titled(k["kind"], k["kernel"]),
                 str(k["registers"]),
                 str(k["spills"]),
                 str(k["shared"]),
@@ -206,12 +208,23 @@ def _tune(job: Job, trials: int | None, minutes: float | None) -> bool:
     _step(job, 3, f"tune: {how}, at {job.batch} x {job.seq} x {job.seq}")
     if trials is None and minutes is None:
         trials, minutes = (None, GPU_MINUTES) if job.on_gpu else (MODEL_TRIALS, None)
-    problems = [(job.spec.name, kind, job.batch, job.seq, job.seq) for kind in job.spec.kinds]
+    kinds = [kind for kind in job.spec.kinds if job.on_gpu or _modelled(job, kind)]
+    problems = [(job.spec.name, kind, job.batch, job.seq, job.seq) for kind in kinds]
     results = search(problems, job.target, _database(job), trials=trials, minutes=minutes, show=job.show)
     if job.speak:
         for kind, result in results:
-            say(f"{kind.name}: {result.tried} tried, {result.known} known before, of {result.space}")
+            title = titled(kind.name, result.problem.kernel)
+            say(f"{title}: {result.tried} tried, {result.known} known before, of {result.space}")
+        for kind in (kind for kind in job.spec.kinds if kind not in kinds):
+            say(f"{kind.name}: tuned on {job.target.name} itself; the cost model knows the forward kernel")
     return all(result.best is not None for _, result in results)
+
+
+def _modelled(job: Job, kind: Kind) -> bool:
+    """Whether the cost model knows the kernels that a call of ``kind`` launches."""
+    from attngen.plan.kernels import plans_of
+
+    return all(plan.kernel == "forward" for plan in plans_of(kind, job.target, job.seq))
 
 
 def _show(job: Job) -> None:
@@ -221,7 +234,7 @@ def _show(job: Job) -> None:
     job.files = len(write(job.spec, job.out, job.target, job.db_url))
     job.tunings = [row for row in tunings(_database(job), job.target, job.spec) if _here(job, row)]
     _step(job, 4, "show")
-    if job.speak:
+    if job.speak and job.tunings:
         print_tunings(job.tunings, job.target, one_spec=True)
 
 
@@ -253,7 +266,19 @@ def _conclude(job: Job) -> None:
         say(f"next      on the GPU itself, 'attngen tune {job.path}' measures")
     say("Python    import attngen")
     say(f"          attn = attngen.load({job.path!r})")
-    say("          out = attn(q, k, v, layer=0)")
+    say(f"          out = attn({_arguments(job.spec)})")
+
+
+def _arguments(spec: Spec) -> str:
+    """Of an example call: the first layer that is attention."""
+    layer, kind = next((n, spec.kind(name)) for n, name in enumerate(spec.layer_kinds) if name != EXTERNAL)
+    values = "" if kind.latent is not None else ", v"
+    index = ", index_q=index_q, index_k=index_k, index_weights=weights"
+    if kind.select is None or kind.select.top_k is None:
+        index = ""
+    elif kind.select.indexer is None:
+        index = ", indices=indices"
+    return f"q, k{values}, layer={layer}{index}"
 
 
 def _values(job: Job, ok: bool) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def search(
         for n, (spec, kind, batch, seq_q, seq_k, plan) in enumerate(jobs):
             problem = Problem(plan.kernel, plan.kind.digest(), batch, seq_q, keys_of(plan.kind, seq_k))
             share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(jobs) - n)
-            title = f"{titled(kind, plan.kernel)}, {batch} x {seq_q} x {seq_k}"
+            title = f"{titled(kind.name, plan.kernel)}, {batch} x {seq_q} x {seq_k}"
             try:
                 with progress_bar(title, console(stderr=True)) if show else nullcontext() as report:
                     if exhaustive:
@@ -164,9 +164,9 @@ def search(
     return results
 
 
-def titled(kind: Kind, kernel: str) -> str:
+def titled(kind: str, kernel: str) -> str:
     """A kind, and which of its kernels where it has several."""
-    return kind.name if kernel == "forward" else f"{kind.name} {kernel}"
+    return kind if kernel == "forward" else f"{kind} {kernel}"
 
 
 def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> None:
@@ -177,7 +177,7 @@ def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> N
         p = result.problem
         rows.append(
             [
-                titled(kind, p.kernel),
+                titled(kind.name, p.kernel),
                 f"{p.batch} x {p.seq_q} x {p.seq_k}",
                 "-" if result.best is None else duration(result.best.median_ms),
                 "-" if result.default is None else duration(result.default.median_ms),

@@ -13,6 +13,7 @@ from attngen.errors import CallError, one_of
 from attngen.op.checks import check_tensor
 from attngen.op.choose import Chosen, target_here
 from attngen.op.index_checks import SOURCES, check_index
+from attngen.op.indexer import describable
 from attngen.op.kernels import Launchers
 from attngen.op.key_bounds import key_bounds
 from attngen.op.quantise import QuantiseLauncher
@@ -168,7 +169,9 @@ class Selector:
         workspace = self.workspace_bytes if workspace_bytes is None else workspace_bytes
         batch, seq_q = first.shape
         seq_k = index.k.shape[1]
-        score, choose = (self._of(plan).at(batch, seq_q, seq_k) for plan in self._plans(index.q.device))
+        scoring, choosing = self._plans(index.q.device)
+        score = self._of(scoring).at(batch, seq_q, seq_k, gluon=describable(index.k))
+        choose = self._of(choosing).at(batch, seq_q, seq_k)
         out = torch.empty(batch, seq_q, self.top_k, dtype=torch.int32, device=first.device)
         columns = max(-(-seq_k // COLUMNS), 1) * COLUMNS
         scores: torch.Tensor | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import lru_cache
+
+import torch
 
 UNIT = 512  # keys of an item are a multiple of these: of every tile
 MOST_KEYS = 6144  # of an item: programs read the same keys at about the same time, and find them in the L2 cache
@@ -11,12 +13,14 @@ ITEM_COST = {False: 400, True: 64}  # keys that take as long as beginning an ite
 MOST_SHARES = 160  # of a sequence's keys, a few more than a GPU has programs
 MOST_SIMULATED = 1 << 14  # items; more of them fill any GPU evenly
 MANY_TURNS = 64
+MOST_KEPT = 4096  # answers
 
 
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+@lru_cache(MOST_KEPT)
 def keys_per_item(tiles: int, queries: int, batches: int, seq_q: int, seq_k: int, programs: int, lasting: bool) -> int:
     """Keys of an item: ``tiles`` of ``queries`` each for each of ``batches``.
 
@@ -26,12 +30,15 @@ def keys_per_item(tiles: int, queries: int, batches: int, seq_q: int, seq_k: int
     whole = ceil_div(max(seq_k, 1), UNIT) * UNIT
     if tiles * batches >= MANY_TURNS * programs:
         return min(whole, MOST_KEYS)
-    last = (np.arange(tiles)[::-1] + 1) * queries - 1  # query of each tile, in the order of the items
-    ends = np.clip(seq_k - seq_q + last + 1, 1, seq_k)
+    last = torch.arange(tiles, 0, -1, device="cpu") * queries - 1  # query of each tile, in the order of the items
+    ends = (last + (seq_k - seq_q + 1)).clamp_(1, seq_k)
+    total = int(ends.sum()) * batches
     best_cost, best = float("inf"), min(whole, MOST_KEYS)
     for keys in _candidates(whole):
         count = ceil_div(seq_k, keys)
-        if tiles * batches * count > MOST_SIMULATED:
+        items = tiles * batches * count
+        # However evenly they are shared out, so many items take as long as this, and more of them longer.
+        if items > MOST_SIMULATED or (total + items * ITEM_COST[lasting]) / programs >= 0.995 * best_cost:
             break
         cost = _longest(ends, batches, keys, count, programs, lasting)
         if cost < 0.995 * best_cost:
@@ -47,19 +54,19 @@ def _candidates(whole: int) -> list[int]:
     return sorted({most} | {keys for keys in rounded if min(LEAST_KEYS, whole) <= keys <= most}, reverse=True)
 
 
-def _longest(ends: np.ndarray, batches: int, keys: int, count: int, programs: int, lasting: bool) -> float:
+def _longest(ends: torch.Tensor, batches: int, keys: int, count: int, programs: int, lasting: bool) -> int:
     """Keys of the busiest of ``programs``, and what its items cost to begin."""
-    first = np.arange(count)[:, None] * keys
-    lengths = np.clip(ends[None, :] - first, 0, keys)
-    work = np.repeat(lengths[:, None, :], batches, axis=1).ravel() + ITEM_COST[lasting]
-    turns = ceil_div(work.size, programs)
-    padded = np.zeros(turns * programs)
-    padded[: work.size] = work
-    by_turn = padded.reshape(turns, programs)
+    lengths = (
+        (ends - torch.arange(0, count * keys, keys, device="cpu")[:, None]).clamp_(0, keys).add_(ITEM_COST[lasting])
+    )
+    items = len(ends) * batches * count
+    turns = ceil_div(items, programs)
+    work = torch.zeros(turns * programs, dtype=torch.int64, device="cpu")
+    work[:items].view(count, batches, -1).copy_(lengths[:, None])
+    by_turn = work.view(turns, programs)
     if lasting:  # forth and back
-        by_turn[1::2] = by_turn[1::2, ::-1].copy()
-        return float(by_turn.sum(0).max())
-    free = np.zeros(programs)  # whoever is free first takes the next: the longest go to those that were given least
+        return int((by_turn[::2].sum(0) + by_turn[1::2].sum(0).flip(0)).max())
+    free = by_turn.new_zeros(programs)  # whoever is free first takes the next: the longest go to those given least
     for row in by_turn:
-        free = np.sort(free) + np.sort(row)[::-1]
-    return float(free.max())
+        free = free.sort().values + row.sort(descending=True).values
+    return int(free.max())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from attngen.config import Config
 from attngen.database import Database
 from attngen.op.choose import Chooser
-from attngen.plan import ForwardPlan
+from attngen.plan import ForwardPlan, Plan
 from attngen.plan.boxes import is_gluon, is_turned
 from attngen.problem import Problem
 from attngen.target import Target
@@ -26,21 +26,24 @@ class Row:
     provenance: str
 
 
-def config_table(plan: ForwardPlan, target: Target, db: Database | str | None) -> tuple[Row, ...]:
+def config_table(plan: Plan, target: Target, db: Database | str | None) -> tuple[Row, ...]:
     """What ``target`` should run at each length, as the database and the defaults have it.
 
     Where something of Gluon is among it, rows follow that run everywhere and take any tensor. Kernels that take turned
     values stay out: a package has nothing that turns them.
     """
-    rows = _rows(plan, target, db, lambda config: not is_turned(plan, config))
+    forward = plan if isinstance(plan, ForwardPlan) else None
+    rows = _rows(plan, target, db, lambda config: forward is None or not is_turned(forward, config))
     if any(is_gluon(row.config) for row in rows):
-        rows += _rows(plan, target, db, lambda config: config.get("loads") == "pointer")
+        rows += _rows(plan, target, db, _runs_anywhere)
     return rows
 
 
-def _rows(
-    plan: ForwardPlan, target: Target, db: Database | str | None, able: Callable[[Config], bool]
-) -> tuple[Row, ...]:
+def _runs_anywhere(config: Config) -> bool:
+    return not is_gluon(config) and config.get("loads", "pointer") == "pointer"
+
+
+def _rows(plan: Plan, target: Target, db: Database | str | None, able: Callable[[Config], bool]) -> tuple[Row, ...]:
     chooser = Chooser(plan, db)
     rows: list[Row] = []
     for length in LENGTHS:

@@ -6,7 +6,7 @@ import keyword
 import re
 from collections.abc import Iterable
 
-RESERVED = {"attention", "LAYERS"}  # what the package itself exports
+RESERVED = {"attention", "LAYERS", "select"}  # what the package itself exports, and modules beside an op
 
 
 def function_names(kinds: Iterable[str]) -> dict[str, str]:

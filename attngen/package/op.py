@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from attngen.config import Config, Value
+from attngen.package.checks import checks_of
 from attngen.package.configs import Row
 from attngen.package.names import natural_key
 from attngen.package.variants import Variant, variants_of
@@ -35,6 +36,16 @@ class Option:
     name: str
     value: str
     comment: str
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """One row of the package's table of configs: whose, how long a sequence may be, and where it comes from."""
+
+    title: str
+    longest: int | None
+    label: str
+    provenance: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,7 @@ class Op:
 
     kind: Kind
     function: str
+    note: str  # of what else it is for
     description: str
     seen: str  # which keys, for a table
     contents: str  # one entry of the package's table of contents
@@ -86,8 +98,12 @@ class Op:
     def sort_key(self) -> list:
         return natural_key(self.function)
 
+    @property
+    def tunings(self) -> tuple[Tuning, ...]:
+        return tuple(Tuning(self.function, row.longest, row.label, row.provenance) for row in self.rows)
 
-def make_op(plan: ForwardPlan, function: str, table: tuple[Row, ...]) -> Op:
+
+def make_op(plan: ForwardPlan, function: str, table: tuple[Row, ...], note: str = "") -> Op:
     """The op of ``plan``, called ``function``, with its table of configs."""
     kind = plan.kind
     by_config = variants_of(plan, function, [row.config for row in table])
@@ -96,12 +112,13 @@ def make_op(plan: ForwardPlan, function: str, table: tuple[Row, ...]) -> Op:
     return Op(
         kind=kind,
         function=function,
-        description=_wrapped(f"{'; '.join(describe_kind(kind)[1:])}."),
+        note=wrapped(note),
+        description=wrapped(f"{'; '.join(describe_kind(kind)[1:])}."),
         seen=describe_mask(kind).removeprefix("sees ").replace("|", "\\|"),
         contents="\n".join(textwrap.wrap(f"{function}: {describe_mask(kind)}", WIDTH, subsequent_indent="    ")),
         documentation=_documentation(plan),
         signature=_signature(plan),
-        checks=tuple(_checks(plan, function)),
+        checks=tuple(checks_of(function, plan.arguments)),
         variants=variants,
         rows=tuple(_table_row(row, by_config[row.config], plan) for row in table),
         arguments=_arguments(plan, variants, loads),
@@ -110,7 +127,7 @@ def make_op(plan: ForwardPlan, function: str, table: tuple[Row, ...]) -> Op:
     )
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     return "\n".join(textwrap.wrap(text, WIDTH))
 
 
@@ -158,26 +175,6 @@ def _signature(plan: ForwardPlan) -> tuple[str, ...]:
     return ("q", "k", "v", "*", *_keywords(plan), "offsets=None", "key_range=None", "return_lse=False")
 
 
-def _checks(plan: ForwardPlan, function: str) -> Iterable[str]:
-    """Statements that check, and make contiguous, what comes beside q, k and v."""
-    sizes = {"heads": "(_SHAPE.heads,)", "batch": "(q.shape[0],)", "range": "(q.shape[0], 2)"}
-    always = (Argument("offsets", "batch", 1, ""), Argument("key_range", "batch", 2, ""))
-    for argument in (*plan.arguments, *always):
-        name = argument.name
-        if argument.shape == "tensor":
-            yield f'_common.check_indexed("{function}", "{name}", {name}, {argument.rank}, q)'
-        elif argument.shape == "scalar":
-            yield f'{name} = _common.check_number("{function}", "{name}", {name})'
-        elif argument.shape in ("scale", "kv scale"):
-            heads = "heads" if argument.shape == "scale" else "kv_heads"
-            yield f'{name} = _common.check_scale("{function}", "{name}", {name}, _SHAPE.{heads}, q)'
-        else:
-            size = sizes["range" if argument.rank == 2 else argument.shape]
-            whole = ", integers=True" if argument.shape == "batch" else ""
-            check = f'{name} = _common.check_vector("{function}", "{name}", {name}, {size}, q{whole})'
-            yield from (f"if {name} is not None:", f"    {check}") if argument in always else (check,)
-
-
 def _values(plan: ForwardPlan, how: str) -> dict[str, str]:
     """What each parameter of a kernel is given, as an expression."""
     values = {f"{name}_ptr": name for name in ("q", "k", "v", "out", "lse", "offsets", "key_range")}
@@ -187,7 +184,7 @@ def _values(plan: ForwardPlan, how: str) -> dict[str, str]:
         for c in chunks:
             by_triton, by_gluon = (
                 f"describe({name}, config.keys, {c.width})",
-                f"describe_tile({name}, {rows}, {c.width})",
+                f"describe_box({name}, 1, {rows}, {c.width})",
             )
             values[f"{name}_desc_{c.index}"] = f"_common.{by_gluon if how == 'gluon' else by_triton}"
     for argument in plan.arguments:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from attngen.config import Config, Value
-from attngen.plan import ForwardPlan
+from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.source import Source, render
 
@@ -26,15 +26,18 @@ class Variant:
         return "gluon" if is_gluon(self.config) else str(self.config.get("loads"))
 
 
-def variants_of(plan: ForwardPlan, function: str, configs: Sequence[Config]) -> dict[Config, Variant]:
-    """The kernel of each config; where there are several, what tells them apart is in their names."""
+def variants_of(plan: Plan, function: str, configs: Sequence[Config], alias: str = "") -> dict[Config, Variant]:
+    """The kernel of each config; where there are several, what tells them apart is in their names.
+
+    ``alias``: what the op's module calls a kernel of which it has several sorts.
+    """
     sources = {config: render(plan, config) for config in configs}
     firsts: dict[str, Config] = {}
     for config, source in sources.items():
         firsts.setdefault(source.text, config)
     suffixes = _suffixes(list(firsts.values()), sources)
     made = {
-        text: Variant(f"_{function}_kernel{suffix}", f"_kernel{suffix}", sources[config], config)
+        text: Variant(f"_{function}_kernel{suffix}", f"{alias}_kernel{suffix}", sources[config], config)
         for (text, config), suffix in zip(firsts.items(), suffixes, strict=True)
     }
     return {config: made[source.text] for config, source in sources.items()}
@@ -50,7 +53,8 @@ def _suffixes(configs: list[Config], sources: Mapping[Config, Source]) -> list[s
     words = []
     for config in configs:
         if is_gluon(config):
-            words.append(f"_{config['schedule']}_{config['BLOCK_M']}x{config['BLOCK_N']}")
+            tile = f"_{config['BLOCK_M']}x{config['BLOCK_N']}" if "BLOCK_M" in config else ""
+            words.append(f"_{config['schedule']}{tile}")
             continue
         given_at_launch = {*sources[config].constexprs, "num_warps", "num_stages", "maxnreg"}
         structural = [name for name in differing if name not in given_at_launch]

@@ -81,8 +81,7 @@ def plan_forward(kind: Kind) -> ForwardPlan:
     """The plan of ``kind``'s forward kernel; NotGeneratedError for fields whose kernels do not exist yet."""
     if kind.select is not None and kind.select.top_k is not None:
         raise NotGeneratedError(
-            f"kind '{kind.name}' selects keys and has no forward kernel; attngen.load(), 'tune', 'explain' and 'bench "
-            "--suite sparse' know its kernels"
+            f"kind '{kind.name}' selects keys and has no forward kernel, but others, which attngen.load() launches"
         )
     for field in ("select", "latent", "blocks", "documents", "branches"):
         if getattr(kind, field):

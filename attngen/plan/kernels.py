@@ -10,8 +10,9 @@ from attngen.plan.base import Plan
 from attngen.plan.block_select import plan_block_select
 from attngen.plan.forward import plan_forward
 from attngen.plan.gathered import plan_gathered
-from attngen.plan.indexer import IndexDtype, indexer_of, plan_indexer
+from attngen.plan.indexer import IndexDtype, IndexerPlan, indexer_of, plan_indexer
 from attngen.plan.listed import lists_of
+from attngen.plan.quantise import plan_quantise
 from attngen.plan.routed import plan_routed
 from attngen.plan.select import plan_select
 from attngen.plan.space.common import why_no_float8
@@ -68,6 +69,15 @@ def _as_long(seq_k: int | None, most: int, listed: tuple[Plan, ...], whole: Plan
     if seq_k is None:
         return listed if whole in listed else (*listed, whole)
     return listed if seq_k > most else (whole,)
+
+
+def launched_plans(kind: Kind, target: Target) -> tuple[Plan, ...]:
+    """All kernels of a kind in the order in which calls launch them: what is scored in 8 bits is quantised first."""
+    plans = plans_of(kind, target)
+    indexer = None if kind.select is None else kind.select.indexer
+    if indexer is None or not any(isinstance(plan, IndexerPlan) and plan.scaled for plan in plans):
+        return plans
+    return (plan_quantise(kind, rotate=indexer.hadamard), *plans)
 
 
 def index_dtype(kind: Kind, target: Target) -> IndexDtype:

@@ -17,7 +17,7 @@ from attngen.plan.routed import RoutedPlan
 from attngen.plan.select import SelectPlan
 from attngen.problem import Problem
 from attngen.tuner.checks import LSE_TOLERANCE, STRIP, TOLERANCE
-from attngen.verify.answers import exact_logits, rows_unlike_a_stable_sort
+from attngen.verify.answers import exact_logits, exact_selection
 from attngen.verify.block_lists import block_scores, list_fault
 
 CHECK_SIZES = (2, 37, 459)  # a batch, queries and keys: ragged, several tiles of any size
@@ -87,7 +87,7 @@ class SelectChecks(Strips):
         return inputs["logits"].shape[0]
 
     def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
-        wrong = rows_unlike_a_stable_sort(self.plan, found, inputs, rows)
+        wrong = int((found[rows] != exact_selection(self.plan, inputs, rows)).any(1).sum())
         return f"{wrong} of {rows.stop - rows.start} rows differ from a stable sort" if wrong else None
 
 
@@ -109,9 +109,8 @@ class BlockSelectChecks(Strips):
     def compare(self, found: Any, inputs: dict[str, Any], rows: slice) -> str | None:
         seq_k = self.seq_k if inputs is self.inputs else CHECK_SIZES[2]
         offset = seq_k - inputs["q"].shape[2] + rows.start
-        scores, error = block_scores(
-            self.plan, inputs["q"][:1, :, rows], inputs["keys"][:1], inputs["block_end"], offset
-        )
+        blocks = -(-seq_k // self.plan.blocks.size)
+        scores, error = block_scores(self.plan, inputs["q"][:1, :, rows], inputs["keys"][:1], blocks, offset)
         begin, end = (inputs[name][0, rows].repeat(scores.shape[0]) for name in ("block_first", "block_end"))
         return list_fault(self.plan, scores.flatten(0, 1), error.flatten(0, 1), begin, end, found[0, :, rows])
 

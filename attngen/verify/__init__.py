@@ -8,6 +8,7 @@ answers      what the reference says of the kernels that select keys
 comparisons  for each kernel its inputs at one size, and what makes of its result a finding
 judge        attention's result against the right answer
 finding      what came of one kernel at one size
+kernels      which kernels are verified
 kinds        verify_kinds: all of that for the kinds of a spec
 rounding     what the interpreter rounds wrongly, put right
 interpreted  verify_interpreted: the same in a child process whose Triton interprets

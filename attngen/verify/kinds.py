@@ -13,8 +13,6 @@ from attngen.op.kernels import launcher_of
 from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.indexer import IndexerPlan
-from attngen.plan.kernels import plans_of
-from attngen.plan.quantise import plan_quantise
 from attngen.problem import Problem
 from attngen.report.configs import brief
 from attngen.spec.model import Kind
@@ -22,6 +20,7 @@ from attngen.target import Target
 from attngen.verify.cases import Case, cases_of, shortened
 from attngen.verify.comparisons import Comparison, comparison
 from attngen.verify.finding import Finding, failed
+from attngen.verify.kernels import verifiable_plans
 from attngen.verify.variants import variants
 
 MakeKernel = Callable[[Any, Config], Callable[..., Any]]
@@ -42,9 +41,9 @@ def verify_kinds(
     lists cut short and few heads, in a process that was started with TRITON_INTERPRET=1. NotGeneratedError before
     anything else for a kind that no kernel is made of yet.
     """
-    kernels = [(kind, verified_plans(kind, target)) for kind in kinds]
+    kernels = [(kind, verifiable_plans(kind, target)) for kind in kinds]
     for kind, plans in kernels:
-        smaller = verified_plans(shortened(kind), target) if interpret else plans
+        smaller = verifiable_plans(shortened(kind), target) if interpret else plans
         for plan, small in zip(plans, smaller, strict=True):
             if interpret and isinstance(small, IndexerPlan) and small.dtype == "bfloat16":
                 small = replace(small, dtype="float16")  # which the interpreter multiplies right
@@ -54,17 +53,6 @@ def verify_kinds(
                 compared = comparison(small, case, interpret)
                 for config in configs:
                     yield _verify_config(small, case, config, compared, make_kernel)
-
-
-def verified_plans(kind: Kind, target: Target) -> tuple[Plan, ...]:
-    """The kernels of a kind in the order in which a call launches them."""
-    plans = plans_of(kind, target)
-    quantised = [plan for plan in plans if isinstance(plan, IndexerPlan) and plan.scaled]
-    return (*(plan_quantise(plan.kind, rotate=_rotated(plan.kind)) for plan in quantised), *plans)
-
-
-def _rotated(kind: Kind) -> bool:
-    return kind.select is not None and kind.select.indexer is not None and kind.select.indexer.hadamard
 
 
 def _in_use(plan: Plan, target: Target, db: Database | str | None, seqs: tuple[int, ...], interpret: bool) -> Config:

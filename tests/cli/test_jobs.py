@@ -50,6 +50,24 @@ def test_run_is_the_whole_job(attngen, tiny, tmp_path):
     assert (tmp_path / "out" / "kernels" / "__init__.py").is_file()
 
 
+def test_run_knows_kinds_that_select_keys(attngen, tmp_path, monkeypatch):
+    """Every kernel is compiled; what the cost model does not know is tuned elsewhere."""
+    path = tmp_path / "selects.yaml"
+    path.write_text(
+        "{name: selects, heads: 2, latent: {rank: 32, rope: 16}, causal: true, select: {top_k: 16, indexer: {heads: 8, "
+        "head_dim: 32}}}"
+    )
+    found = [finding(kernel="select", error=0.0, allowed=0.0), finding(kernel="gathered")]
+    monkeypatch.setattr("attngen.verify.interpreted.verify_interpreted", lambda *a, **k: iter(found))
+    result = attngen("run", path, "--seq", 256, "--out", "out/kernels", "--target", "a100")
+    assert result.exit_code == 0, result.output
+    for words in ("attention indexer ", "attention select ", "attention gathered ", "tuned on a100 itself"):
+        assert words in result.stdout
+    assert "2 kernels in the interpreter" in result.stdout
+    assert "attn(q, k, layer=0, index_q=index_q, index_k=index_k, index_weights=weights)" in result.stdout
+    assert (tmp_path / "out" / "kernels" / "_selecting.py").is_file()
+
+
 def test_run_stops_where_verification_fails(attngen, tiny, monkeypatch):
     wrong = [finding(status="failed", fault="NaN")]
     monkeypatch.setattr("attngen.verify.interpreted.verify_interpreted", lambda *a, **k: iter(wrong))

@@ -10,10 +10,10 @@ LATENT = Kind("k", Heads(2, 1), HeadDim(48, 32), "float16", 0.15, True, latent=L
 GROUPS = Kind("k", Heads(4, 2), HeadDim(16, 16), "float16", 0.25, True, Window(40, 0), sink=True, select=SELECT)
 PADDED = {"key_range": ((0, 30), (4, 45))}
 CASES = {
-    "latent": (SparseCase(LATENT, "", 3, 45, **PADDED), ["indexer_logits", "select_keys", "gathered_attention"]),
+    "latent": (SparseCase(LATENT, "", 2, 45, **PADDED), ["indexer_logits", "select_keys", "gathered_attention"]),
     "groups": (
-        SparseCase(GROUPS, "", 10, 45, offsets=(30, 2), workspace_bytes=4 * 256 * 8),
-        ["indexer_logits", "select_keys"] * 4 + ["gathered_attention"],
+        SparseCase(GROUPS, "", 9, 45, batch=1, offsets=(30,), workspace_bytes=4 * 256 * 8),
+        ["indexer_logits", "select_keys"] * 2 + ["gathered_attention"],
     ),
     "latent, whole": (SparseCase(LATENT, "", 5, 16, key_range=((0, 16), (4, 15))), ["gathered_attention"]),
     "groups, whole": (SparseCase(GROUPS, "", 5, 16, key_range=((0, 16), (4, 15))), ["attention_forward"]),

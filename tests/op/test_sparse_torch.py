@@ -46,8 +46,7 @@ def inputs(op, seq_q=20, seq_k=50, batch=2):
     return given | make_index(kind, batch, seq_q, seq_k, device="cpu")
 
 
-@pytest.mark.parametrize("text", [LATENT, GROUPS], ids=["latent", "groups"])
-@pytest.mark.parametrize("lengths", [(20, 50), (5, 12)], ids=["selected", "whole"])
+@pytest.mark.parametrize(("text", "lengths"), [(LATENT, (20, 50)), (GROUPS, (5, 12))], ids=["selected", "whole"])
 def test_opcheck(text, lengths):
     op = op_of(text)
     given = inputs(op, *lengths)

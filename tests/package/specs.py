@@ -31,10 +31,41 @@ pattern: [class, lines, external]
 layers: 5
 """
 
+SELECTING = """
+name: selecting
+heads: {query: 4, kv: 2}
+head_dim: {qk: 48, v: 32}
+dtype: float16
+causal: true
+kinds:
+  dense: {window: {total: 30}}
+  groups:
+    window: {total: 40}
+    sink: learned
+    select: {top_k: 16, first: 1, last: 2, indexer: {heads: 8, head_dim: 32, dtype: float16}}
+  latents:
+    heads: 16
+    latent: {rank: 256, rope: 64}
+    select: {top_k: 16, indexer: {heads: 8, head_dim: 32, hadamard: true, scale: {block: 32, format: ue8m0}}}
+  lists: {chunk: 16, causal: false, select: {top_k: 8}}
+pattern: [dense, groups, latents, lists]
+layers: 4
+"""
+
 
 def every_argument() -> Spec:
     """Runtime arguments of all shapes, a kind named by a keyword, a layer without attention, odd widths."""
     return parse_spec(EVERY_ARGUMENT)
+
+
+def selecting() -> Spec:
+    """Kinds that select keys beside one that does not: groups of heads, latents scored in 8 bits, lists alone."""
+    return parse_spec(SELECTING)
+
+
+def lists_alone() -> Spec:
+    """A kind whose lists come from elsewhere, and no other."""
+    return parse_spec("{name: lists, heads: 2, latent: {rank: 512, rope: 64}, causal: true, select: {top_k: 64}}")
 
 
 def small(name: str, dtype: str = "float16") -> Spec:

@@ -6,8 +6,8 @@ import pytest
 
 from attngen.errors import NotGeneratedError, UsageError
 from attngen.package import write_package
-from attngen.spec import load_spec
-from tests.package.specs import EXAMPLES, H100, small
+from attngen.spec import parse_spec
+from tests.package.specs import H100, small
 
 
 def write(out, name="modernbert-base", **options):
@@ -89,7 +89,7 @@ def test_a_file_in_the_way(tmp_path):
 
 def test_nothing_is_written_when_generating_fails(tmp_path):
     with pytest.raises(NotGeneratedError):
-        write_package(load_spec(EXAMPLES / "deepseek-v3.2.yaml"), tmp_path / "made", target=H100)
+        write_package(parse_spec("{heads: 2, head_dim: 16, documents: true}"), tmp_path / "made", target=H100)
     assert listing(tmp_path) == []
 
 

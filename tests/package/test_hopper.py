@@ -56,12 +56,12 @@ def call(made, monkeypatch):
     """Calls the op of a kind; the config it took, and what its kernel was given."""
     common = importlib.import_module("made_for_hopper._common")
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # takes CPU tensors
-    monkeypatch.setattr(common, "_is_hopper", lambda device: True)
+    monkeypatch.setattr(common, "is_hopper", lambda device: True)
     monkeypatch.setattr(common, "ticket", lambda q: "ticket")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(multi_processor_count=132))
 
     def run(kind, hopper=True, **changes):
-        monkeypatch.setattr(common, "_is_hopper", lambda device: hopper)
+        monkeypatch.setattr(common, "is_hopper", lambda device: hopper)
         module = importlib.import_module(f"made_for_hopper.{kind}")
         recorder = Recorder()
         configs = module._CONFIGS

@@ -5,20 +5,22 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attngen import reference
+from attngen import NotGeneratedError, reference
 from attngen.op.quantise import quantise_in_torch
-from attngen.plan.kernels import plans_of
+from attngen.plan.kernels import launched_plans, plans_of
 from attngen.plan.space import default_config
 from attngen.spec import parse_spec
 from attngen.spec.model import Window
 from attngen.target import get_target
 from attngen.verify.cases import cases_of, shortened
+from attngen.verify.comparisons import COMPARISONS
 from attngen.verify.interpreted import verify_interpreted
-from attngen.verify.kinds import verified_plans, verify_kinds
+from attngen.verify.kernels import VERIFIED
+from attngen.verify.kinds import verify_kinds
 from attngen.verify.variants import structure, variants
 
 H100 = get_target("h100")
-SELECT = "causal: true, select: {top_k: 64, first: 1, indexer: {heads: 8, head_dim: 32}}}"
+SELECT = "causal: true, select: {top_k: 8, first: 1, indexer: {heads: 8, head_dim: 32}}}"
 LATENT = parse_spec("{name: small, heads: 16, latent: {rank: 64, rope: 16}, " + SELECT)
 GROUPS = parse_spec(
     "{name: small, heads: {query: 4, kv: 2}, head_dim: 32, window: {total: 90}, sink: learned, " + SELECT
@@ -138,13 +140,21 @@ def test_rows_outgrow_the_lists_of_a_selection():
     for interpret in (True, False):
         longest = {
             plan.kernel: max(case.seq_k for case in cases_of(plan, (), interpret))
-            for plan in verified_plans(LATENT.kinds[0], H100)
+            for plan in launched_plans(LATENT.kinds[0], H100)
         }
         assert longest["select"] > 2 * longest["indexer"]
         assert longest["select"] > 8192
 
 
 def test_generated_kernels_are_right():
-    found = list(verify_interpreted(LATENT, ["attention"], H100, seqs=(40,)))
+    found = list(verify_interpreted(LATENT, ["attention"], H100, seqs=(12,)))
     assert {finding.status for finding in found} == {"ok"}
     assert [finding.kernel for finding in found] == [*KERNELS]
+
+
+def test_kernels_that_nothing_is_compared_with_are_refused():
+    text = "{heads: 8, head_dim: 64, causal: true, select: {blocks: {size: 64, top_k: 4, last: 1}}}"
+    kind = parse_spec(text).kinds[0]
+    assert sorted(COMPARISONS) == list(VERIFIED)
+    with pytest.raises(NotGeneratedError, match="its kernel 'block_select' is not verified yet; forward, gathered"):
+        next(verify_kinds([kind], H100, interpret=True))

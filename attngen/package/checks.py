@@ -1,0 +1,36 @@
+"""The statements with which an op checks what comes beside queries, keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attngen.plan.forward import Argument
+from attngen.source.text import call
+
+
+def checks_of(function: str, arguments: Sequence[Argument], q: str = "q") -> Iterable[str]:
+    """Statements that check, and make contiguous, what comes beside the queries ``q``, keys and values."""
+    sizes = {"heads": "(_SHAPE.heads,)", "batch": f"({q}.shape[0],)", "range": f"({q}.shape[0], 2)"}
+    always = (Argument("offsets", "batch", 1, ""), Argument("key_range", "batch", 2, ""))
+    for argument in (*arguments, *always):
+        name = argument.name
+        given = [f'"{function}"', f'"{name}"', name]
+        if argument.shape == "tensor":
+            yield _statement("_common.check_indexed", [*given, str(argument.rank), q])
+        elif argument.shape == "scalar":
+            yield _statement(f"{name} = _common.check_number", given)
+        elif argument.shape in ("scale", "kv scale"):
+            heads = "heads" if argument.shape == "scale" else "kv_heads"
+            yield _statement(f"{name} = _common.check_scale", [*given, f"_SHAPE.{heads}", q])
+        else:
+            size = sizes["range" if argument.rank == 2 else argument.shape]
+            whole = ["integers=True"] if argument.shape == "batch" else []
+            if argument in always:
+                yield f"if {name} is not None:"
+            indent = 8 if argument in always else 4
+            yield _statement(f"{name} = _common.check_vector", [*given, size, q, *whole], indent)
+
+
+def _statement(function: str, arguments: Sequence[str], indent: int = 4) -> str:
+    """A call in the body of a function; the template indents its first line by 4."""
+    return call(function, arguments, indent)[4:]
