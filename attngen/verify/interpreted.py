@@ -15,7 +15,7 @@ from attngen.errors import AttngenError, one_line
 from attngen.spec import Spec, dump_spec
 from attngen.target import TARGETS, Target
 from attngen.verify.finding import Finding
-from attngen.verify.kernels import verifiable_plans
+from attngen.plan.kernels import launched_plans
 
 FALLBACK_TARGET = "h100"  # for its space of configs, where the GPU's own is not a name
 LOG_TAIL = 2000  # characters of a dead child's output that may say why
@@ -41,7 +41,7 @@ def verify_interpreted(
 ) -> Iterator[Finding]:
     """Findings for the kinds named, one by one as the child makes them."""
     for kind in kinds:
-        verifiable_plans(spec.kind(kind), target)  # refuses before a process is started
+        launched_plans(spec.kind(kind), target)  # refuses before a process is started
     name = target.name if target.name in TARGETS else FALLBACK_TARGET
     request = Request(dump_spec(spec), kinds, name, db, list(seqs))
     environment = {

@@ -20,7 +20,7 @@ from attngen.target import Target
 from attngen.verify.cases import Case, cases_of, shortened
 from attngen.verify.comparisons import Comparison, comparison
 from attngen.verify.finding import Finding, failed
-from attngen.verify.kernels import verifiable_plans
+from attngen.plan.kernels import launched_plans
 from attngen.verify.variants import variants
 
 MakeKernel = Callable[[Any, Config], Callable[..., Any]]
@@ -41,9 +41,9 @@ def verify_kinds(
     lists cut short and few heads, in a process that was started with TRITON_INTERPRET=1. NotGeneratedError before
     anything else for a kind that no kernel is made of yet.
     """
-    kernels = [(kind, verifiable_plans(kind, target)) for kind in kinds]
+    kernels = [(kind, launched_plans(kind, target)) for kind in kinds]
     for kind, plans in kernels:
-        smaller = verifiable_plans(shortened(kind), target) if interpret else plans
+        smaller = launched_plans(shortened(kind), target) if interpret else plans
         for plan, small in zip(plans, smaller, strict=True):
             if interpret and isinstance(small, IndexerPlan) and small.dtype == "bfloat16":
                 small = replace(small, dtype="float16")  # which the interpreter multiplies right
