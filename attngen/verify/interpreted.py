@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from attngen.errors import AttngenError, one_line
+from attngen.plan.kernels import launched_plans
 from attngen.spec import Spec, dump_spec
 from attngen.target import TARGETS, Target
 from attngen.verify.finding import Finding
-from attngen.plan.kernels import launched_plans
 
 FALLBACK_TARGET = "h100"  # for its space of configs, where the GPU's own is not a name
 LOG_TAIL = 2000  # characters of a dead child's output that may say why

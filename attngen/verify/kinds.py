@@ -13,6 +13,7 @@ from attngen.op.kernels import launcher_of
 from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.indexer import IndexerPlan
+from attngen.plan.kernels import launched_plans
 from attngen.problem import Problem
 from attngen.report.configs import brief
 from attngen.spec.model import Kind
@@ -20,7 +21,6 @@ from attngen.target import Target
 from attngen.verify.cases import Case, cases_of, shortened
 from attngen.verify.comparisons import Comparison, comparison
 from attngen.verify.finding import Finding, failed
-from attngen.plan.kernels import launched_plans
 from attngen.verify.variants import variants
 
 MakeKernel = Callable[[Any, Config], Callable[..., Any]]
