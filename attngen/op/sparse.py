@@ -57,6 +57,7 @@ class SparseOp:
         v: torch.Tensor | None = None,
         *,
         indices: torch.Tensor | None = None,
+        topk_length: torch.Tensor | None = None,
         index_q: torch.Tensor | None = None,
         index_k: torch.Tensor | None = None,
         index_weights: torch.Tensor | None = None,
@@ -71,7 +72,8 @@ class SparseOp:
         out for a latent kind, whose values are the first columns of its keys.
         Either indices, int32 (batch, seq_q, top_k) or (batch, kv heads, seq_q, top_k): distinct keys in any order, and
         others than 0 to seq_k - 1, or beyond what the kind lets a query see, are none; or what the indexer selects
-        from, as ``select`` takes it. Where no query can see more than top_k keys, nothing is scored: all are taken.
+        from, as ``select`` takes it. Where there are no more than top_k keys, neither is needed, and nothing is scored:
+        all are taken. topk_length, int32 (batch, seq_q): how many entries of each list count, from its first.
         sink: (heads,), of kinds that have one. offsets and key_range: as of every op.
         Returns out (batch, heads, seq_q, v dim) and with ``return_lse`` lse (batch, heads, seq_q), float32, natural
         log, without the sink; a row that sees no key gives 0 and -inf. CPU tensors take the float64 reference.
@@ -81,7 +83,9 @@ class SparseOp:
             check_tensor(name, tensor)
             if tensor.dim() != 4:
                 raise CallError(f"{name} has shape {tuple(tensor.shape)}; (batch, heads, sequence, dim) is needed")
-        given = (v, indices, index_q, index_k, index_weights, sink, offsets, key_range)
+        given = (v, indices, index_q, index_k, index_weights, sink, offsets, key_range, topk_length)
+        if topk_length is not None and indices is None:
+            raise CallError("topk_length counts entries of 'indices', which is not given; leave it out")
         for name, optional in zip(OPTIONAL, given, strict=True):
             if optional is not None:
                 check_tensor(name, optional)

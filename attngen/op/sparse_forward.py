@@ -43,6 +43,7 @@ class Call(NamedTuple):
     sink: Maybe = None
     offsets: Maybe = None
     key_range: Maybe = None
+    topk_length: Maybe = None
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -79,14 +80,15 @@ class SparseForward:
 
     def takes_all(self, seq_k: int) -> bool:
         """Whether a query's list, where none is given, is of all keys that it sees."""
-        return self.selector is not None and seq_k <= self.selector.top_k
+        select = self.kind.select
+        return select is not None and select.top_k is not None and seq_k <= select.top_k
 
     def cuda(self, *given: Any) -> tuple[Tensor, Tensor]:
         """By kernels."""
         call = Call(*given)
         q, k = call.q, call.k
         self._check_heads(q)
-        indices, topk_length = call.indices, None
+        indices, topk_length = call.indices, call.topk_length
         if indices is None:
             check_given(self.plan, call.v, call.sink)
             if self.takes_all(k.shape[2]) and self.whole is not None:
@@ -106,6 +108,8 @@ class SparseForward:
         indices = call.indices
         if indices is None and not self.takes_all(call.k.shape[2]):
             indices = self._select.cpu(*self._index(call), **placed)
+        elif indices is not None and call.topk_length is not None:
+            indices = counted(indices, call.topk_length)
         exact, exact_lse = reference.attention(
             self.kind, call.q, call.k, call.v, indices=indices, sink=call.sink, **placed
         )
@@ -123,7 +127,7 @@ class SparseForward:
 
     def chosen(self, q: Tensor, k: Tensor, v: Maybe) -> Chosen:
         """The config of the kernel that attends, for tensors of these shapes."""
-        if self.takes_all(k.shape[2]) and self.whole is not None:
+        if self.selector is not None and self.takes_all(k.shape[2]) and self.whole is not None:
             return self.whole.chooser(q, k, k if v is None else v)
         problem = Problem("gathered", self.kind.digest(), q.shape[0], q.shape[2], k.shape[2])
         return self.launchers.chooser.at(problem, gluon=why_not_gathered_by_hopper(q, k) is None)
@@ -137,7 +141,7 @@ class SparseForward:
     def _check(self, call: Call) -> None:
         """CallError unless all but what an indexer takes fits the kind."""
         self._check_heads(call.q)
-        tensors = (call.q, call.k, call.v, call.indices, call.sink, call.offsets, call.key_range, None)
+        tensors = (call.q, call.k, call.v, call.indices, call.sink, call.offsets, call.key_range, call.topk_length)
         check_gathered_call(self.plan, ANY_LAYOUT, tensors)
 
     def _check_heads(self, q: Tensor) -> None:
@@ -148,12 +152,12 @@ class SparseForward:
     def _lists(self, call: Call) -> tuple[Tensor, Tensor]:
         """Each query's keys, and how many entries of its list may be keys."""
         batch, seq_q, seq_k = call.sizes
-        select = self._select
         check_placed(batch, call.q.device, call.offsets, call.key_range)
         first, end = key_bounds(self.kind, batch, seq_q, seq_k, call.q.device, call.offsets, call.key_range)
         if self.takes_all(seq_k):
             every = torch.arange(seq_k, dtype=torch.int32, device=call.q.device).expand(batch, seq_q, seq_k)
             return every, end.contiguous()
+        select = self._select
         index = select.quantised(*self._index(call))
         return select.select(index, first, end), (end - first).clamp(0, select.top_k)
 
@@ -175,3 +179,9 @@ class SparseForward:
                 "equal"
             )
         return index_q, index_k, index_weights
+
+
+def counted(indices: Tensor, topk_length: Tensor) -> Tensor:
+    """Lists of which only the first ``topk_length`` entries are keys."""
+    lengths = topk_length[:, None, :, None] if indices.dim() == 4 else topk_length[..., None]
+    return indices.masked_fill(torch.arange(indices.shape[-1], device=indices.device) >= lengths, -1)

@@ -23,6 +23,7 @@ class SparseCase:
     key_range: tuple[tuple[int, int], ...] | None = None
     offsets: tuple[int, ...] | None = None
     workspace_bytes: int = 2**28
+    lengths: tuple[int, ...] | None = None  # how many entries count of the lists that are given, one a query
 
 
 def run_sparse(case: SparseCase) -> tuple[list[str], float, float]:
@@ -41,7 +42,7 @@ def run_sparse(case: SparseCase) -> tuple[list[str], float, float]:
     kind = case.kind
     sizes = case.batch, case.seq_q, case.seq_k
     given = make_indices(kind, *sizes, device="cpu")
-    del given["indices"]
+    lists = given.pop("indices")
     placed = {
         name: torch.tensor(value, dtype=torch.int32)
         for name, value in (("offsets", case.offsets), ("key_range", case.key_range))
@@ -63,9 +64,17 @@ def run_sparse(case: SparseCase) -> tuple[list[str], float, float]:
         patch.object(Prepared, "__call__", noting(Prepared.__call__, lambda prepared: prepared.source.entry)),
     ):
         selector = Selector(kind, case.db, case.workspace_bytes)
-        call = Call(**given, **index, **placed)
+        if case.lengths is None:
+            call = Call(**given, **index, **placed)
+        else:
+            counted = torch.tensor(case.lengths, dtype=torch.int32).expand(case.batch, -1).contiguous()
+            call = Call(**given, indices=lists, topk_length=counted, **placed)
         out, lse = SparseForward(plan_gathered(kind), selector, case.db).cuda(*call)
-    listed = {} if case.seq_k <= selector.top_k else {"indices": selector.cpu(*index.values(), **placed)}
+    listed = {}
+    if case.lengths is not None:
+        listed = {"indices": lists.where(torch.arange(lists.shape[-1]) < counted[..., None], -1)}
+    elif case.seq_k > selector.top_k:
+        listed = {"indices": selector.cpu(*index.values(), **placed)}
     exact, exact_lse = reference.attention(kind, **given, **placed, **listed)
     unseen = torch.isneginf(exact_lse)
     assert torch.equal(torch.isneginf(lse), unseen)

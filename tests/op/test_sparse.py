@@ -5,7 +5,7 @@ import torch
 
 import attngen
 from attngen import CallError, reference
-from attngen.inputs_sparse import make_index
+from attngen.inputs_sparse import make_index, make_indices
 from attngen.op.selector import chunks
 from attngen.spec import parse_spec
 
@@ -45,6 +45,36 @@ def test_short_sequences_are_attended_to_whole():
     op = attngen.load(parse_spec(SPEC)).attention
     q, k, _ = tensors(seq_q=5, seq_k=16)
     assert torch.equal(op(q, k), reference.attention(op.kind, q, k)[0].to(q.dtype))
+
+
+GIVEN = "name: given\nheads: {query: 4, kv: 2}\nhead_dim: 16\ncausal: true\nselect: {top_k: 16}\n"
+
+
+@pytest.mark.parametrize("text", [SPEC, GIVEN], ids=["latent", "groups"])
+def test_entries_of_a_list_that_count(text):
+    op = attngen.load(parse_spec(text)).attention
+    kind, sizes = op.kind, (2, 20, 50)
+    given = make_indices(kind, *sizes, device="cpu")
+    indices, lengths = given.pop("indices"), torch.arange(40, dtype=torch.int32).reshape(2, 20) % 17
+    counts = torch.arange(indices.shape[-1]) < lengths[..., None]
+    for lists, counted in ((indices, counts), (indices[:, None].repeat(1, kind.heads.kv, 1, 1), counts[:, None])):
+        out = op(**given, indices=lists, topk_length=lengths)
+        assert torch.equal(out, op(**given, indices=lists.where(counted, -1)))
+        assert not torch.equal(out, op(**given, indices=lists))
+    with pytest.raises(CallError, match="topk_length counts entries of 'indices', which is not given; leave it out"):
+        op(**given, topk_length=lengths)
+    with pytest.raises(CallError, match=r"topk_length has shape \(20,\); \(2, 20\) is needed"):
+        op(**given, indices=indices, topk_length=lengths[0])
+
+
+def test_without_lists_all_keys_are_taken_where_there_are_no_more():
+    op = attngen.load(parse_spec(GIVEN)).attention
+    given = make_indices(op.kind, 2, 20, 16, device="cpu")
+    del given["indices"]
+    assert torch.equal(op(**given), reference.attention(op.kind, **given)[0].to(given["q"].dtype))
+    longer = {name: torch.cat([tensor, tensor[:, :, :1]], 2) for name, tensor in given.items()}
+    with pytest.raises(CallError, match="kind 'attention' has no indexer; give 'indices'"):
+        op(**longer)
 
 
 def test_quantised_scores_select_nearly_what_exact_ones_do():

@@ -15,6 +15,7 @@ CASES = {
         SparseCase(GROUPS, "", 9, 45, batch=1, offsets=(30,), workspace_bytes=4 * 256 * 8),
         ["indexer_logits", "select_keys"] * 2 + ["gathered_attention"],
     ),
+    "latent, lists that are given": (SparseCase(LATENT, "", 3, 45, lengths=(0, 5, 16)), ["gathered_attention"]),
     "latent, whole": (SparseCase(LATENT, "", 5, 16, key_range=((0, 16), (4, 15))), ["gathered_attention"]),
     "groups, whole": (SparseCase(GROUPS, "", 5, 16, key_range=((0, 16), (4, 15))), ["attention_forward"]),
 }

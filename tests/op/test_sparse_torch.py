@@ -8,6 +8,7 @@ import attngen
 from attngen import CallError, NotGeneratedError
 from attngen.inputs_sparse import make_index
 from attngen.op import Selector
+from attngen.op.sparse_forward import Call
 from attngen.spec import parse_spec
 
 LATENT = """
@@ -50,8 +51,7 @@ def inputs(op, seq_q=20, seq_k=50, batch=2):
 def test_opcheck(text, lengths):
     op = op_of(text)
     given = inputs(op, *lengths)
-    order = ("q", "k", "v", "indices", "index_q", "index_k", "index_weights", "sink", "offsets", "key_range")
-    arguments = [(given | {"key_range": RANGE.clamp(max=lengths[1])}).get(name) for name in order]
+    arguments = [(given | {"key_range": RANGE.clamp(max=lengths[1])}).get(name) for name in Call._fields]
     torch.library.opcheck(op.operator, tuple(arguments))
 
 

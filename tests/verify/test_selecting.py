@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attngen import NotGeneratedError, reference
+from attngen import reference
 from attngen.op.kernels import LAUNCHERS
 from attngen.op.quantise import quantise_in_torch
 from attngen.plan.kernels import launched_plans, plans_of
@@ -152,9 +152,5 @@ def test_generated_kernels_are_right():
     assert [finding.kernel for finding in found] == [*KERNELS]
 
 
-def test_kernels_that_nothing_is_compared_with_are_refused():
-    text = "{heads: 8, head_dim: 64, causal: true, select: {blocks: {size: 64, top_k: 4, last: 1}}}"
-    kind = parse_spec(text).kinds[0]
+def test_every_kernel_is_compared_with_something():
     assert set(COMPARISONS) == set(LAUNCHERS)
-    with pytest.raises(NotGeneratedError, match="its kernel 'block_select' is not verified yet; forward, gathered"):
-        next(verify_kinds([kind], H100, interpret=True))

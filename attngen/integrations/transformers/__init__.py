@@ -11,11 +11,12 @@ model asks of a layer (mask, scale, softcap, sink) is compared with the spec on 
 model, or a window off by one, is an error and not a slightly different text. There is no backward pass yet: training
 raises as soon as a gradient is asked for, and so do attention dropout and ``output_attentions``.
 
-DeepSeek-V3.2 and GLM-5 select keys by an indexer of their own. ``use_indexer(model, spec)`` puts attngen's in its
-place, which needs no memory of queries x keys.
+DeepSeek-V3.2 and GLM-5 select keys by an indexer of their own and expand a latent to keys and values for each head.
+``use_sparse_attention(model, spec)`` puts attngen's attention to the latent in the place of both: no memory of queries
+x keys, and a cache of latents.
 """
 
-from attngen.integrations.transformers.indexer import use_indexer
 from attngen.integrations.transformers.register import register
+from attngen.integrations.transformers.sparse import use_sparse_attention
 
-__all__ = ["register", "use_indexer"]
+__all__ = ["register", "use_sparse_attention"]

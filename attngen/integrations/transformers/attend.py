@@ -12,6 +12,7 @@ from attngen.errors import CallError, one_of
 from attngen.integrations.transformers.checks import (
     INDICES,
     check_layer,
+    check_lists,
     check_request,
     check_selection,
     position_bound,
@@ -52,15 +53,16 @@ class Attend:
     ) -> tuple[torch.Tensor, None]:
         layer = check_layer(self.spec, module, self.strict)
         op: Any = self.attention(query.dtype).op(layer)
+        check_lists(op.kind, layer, keywords)
         if selects_keys(op.kind):
             out = self._over_lists(op.kind, layer, module, (query, key, value), attention_mask, keywords)
         else:
-            mask = self._mask(op.kind, layer, attention_mask, keywords)
+            mask = self.mask(op.kind, layer, attention_mask, keywords)
             extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
             out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
         return out.transpose(1, 2), None
 
-    @torch.compiler.disable  # ops over lists are no torch operators, which a graph could hold
+    @torch.compiler.disable  # its ops are made when widths are first met, which a graph could not do
     def _over_lists(
         self,
         kind: Kind,
@@ -71,7 +73,7 @@ class Attend:
         keywords: Mapping[str, Any],
     ) -> torch.Tensor:
         """Attention of each query over its own list of keys."""
-        mask = self._mask(kind, layer, attention_mask, keywords)
+        mask = self.mask(kind, layer, attention_mask, keywords)
         if self.strict:
             check_selection(kind, layer, module)
         query, key, value = qkv
@@ -83,7 +85,7 @@ class Attend:
             extras["sink"] = given(keywords, "sink")
         return op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
 
-    def _mask(self, kind: Kind, layer: int, attention_mask: torch.Tensor | None, keywords: Mapping[str, Any]) -> Mask:
+    def mask(self, kind: Kind, layer: int, attention_mask: torch.Tensor | None, keywords: Mapping[str, Any]) -> Mask:
         """The mask of a call whose every request has been compared with ``kind``."""
         mask = read_mask(attention_mask, layer)
         check_request(kind, layer, mask.pattern, keywords, self.strict)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,12 +45,16 @@ def check_request(kind: Kind, layer: int, pattern: Pattern | None, keywords: Map
     for name, meaning in UNSUPPORTED.items():
         if keywords.get(name) is not None:
             raise CallError(f"layer {layer}: the model gives {name}, {meaning}, which is not supported")
-    if (keywords.get(INDICES) is not None) != selects_keys(kind):
-        asks, is_one = ("no indices", "selects") if selects_keys(kind) else ("indices of selected keys", "selects none")
-        raise CallError(f"layer {layer}: the model gives {asks}; the spec's kind '{kind.name}' {is_one}")
     if strict:
         _check_mask(kind, layer, pattern)
         _check_score(kind, layer, keywords)
+
+
+def check_lists(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:
+    """CallError unless the model lists keys where, and only where, ``kind`` selects some."""
+    if (keywords.get(INDICES) is not None) != selects_keys(kind):
+        asks, is_one = ("no indices", "selects") if selects_keys(kind) else ("indices of selected keys", "selects none")
+        raise CallError(f"layer {layer}: the model gives {asks}; the spec's kind '{kind.name}' {is_one}")
 
 
 def check_selection(kind: Kind, layer: int, module: Any) -> None:
@@ -93,7 +96,7 @@ def _check_mask(kind: Kind, layer: int, pattern: Pattern | None) -> None:
 def _check_score(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:
     scale = keywords.get("scaling")
     scale = kind.head_dim.qk**-0.5 if scale is None else float(scale)
-    if not math.isclose(scale, kind.scale, rel_tol=1e-5):
+    if abs(scale - kind.scale) > 1e-5 * kind.scale:
         raise CallError(
             f"layer {layer}: the model scales by {scale:.7g}; the spec's kind '{kind.name}' by {kind.scale:.7g}"
         )

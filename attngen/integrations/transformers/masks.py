@@ -31,7 +31,7 @@ def mask_call(*, config: Any = None, **arguments: Any) -> torch.Tensor:
 
     That is bool (batch, 1, seq_q, seq_k), True at keys that a query may see, with the ``Mask`` as its attribute
     ``attngen``. It is as large as it looks, and the scores that such a model adds it to are four times that for each
-    head of its indexer: ``use_indexer`` needs neither.
+    head of its indexer: ``use_sparse_attention`` needs neither.
     """
     descriptor = describe_mask_call(**arguments)
     if getattr(config, "index_topk", None) is None:

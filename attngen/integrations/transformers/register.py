@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from os import PathLike
+from typing import Any
 
 import torch
 
@@ -35,22 +36,24 @@ def register(
     score than the spec's; False runs the spec's pattern whatever the model's own is (StreamingLLM on Llama, say), and
     arguments of the pattern are keywords of the model's call.
 
-    Models with an indexer of their own, DeepSeek-V3.2 and GLM-5, select keys by it: it makes scores of queries x heads
-    x keys and needs a mask of queries x keys. ``use_indexer`` replaces it.
+    Models with an indexer of their own, DeepSeek-V3.2 and GLM-5, select keys by it, which makes scores of queries x
+    heads x keys and needs a mask of queries x keys, and expand what they cache to keys and values for each head.
+    ``use_sparse_attention`` replaces both.
 
     Registering a name again replaces it. Raises SpecError and UsageError, and NotGeneratedError for kinds whose
     kernels do not exist yet.
     """
     if not isinstance(spec, Spec):
         spec = load_spec(spec)
-    enter(name, Attend(spec, db, strict), mask_call)
+    enter(name, spec, Attend(spec, db, strict), mask_call)
     return name
 
 
-def enter(name: str, attend: Attend, masks: Callable[..., torch.Tensor]) -> None:
-    """Enter an attention function, whose kernels must exist, and what makes its masks into transformers' tables."""
+def enter(name: str, spec: Spec, attend: Callable[..., Any], masks: Callable[..., torch.Tensor]) -> None:
+    """Enter an attention function, the kernels of whose spec must exist, and what makes its masks into transformers'
+    tables."""
     check_name(name)
-    for kind in attend.spec.kinds:
+    for kind in spec.kinds:
         _ = plan_gathered(kind) if selects_keys(kind) else plan_forward(kind)
     try:
         from transformers import AttentionInterface
