@@ -8,6 +8,7 @@ from attngen.config import Config
 from attngen.database import Database
 from attngen.op.block_select import BlockSelectLauncher
 from attngen.op.choose import Chooser
+from attngen.op.gated import GatedLauncher
 from attngen.op.gathered import GatheredLauncher
 from attngen.op.indexer import IndexerLauncher
 from attngen.op.launch import Launcher
@@ -20,6 +21,7 @@ from attngen.problem import Problem
 LAUNCHERS: dict[str, Any] = {
     "block_select": BlockSelectLauncher,
     "forward": Launcher,
+    "gated": GatedLauncher,
     "gathered": GatheredLauncher,
     "indexer": IndexerLauncher,
     "quantise": QuantiseLauncher,

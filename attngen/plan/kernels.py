@@ -9,6 +9,7 @@ from attngen.errors import NotGeneratedError
 from attngen.plan.base import Plan
 from attngen.plan.block_select import plan_block_select
 from attngen.plan.forward import plan_forward
+from attngen.plan.gated import plan_gated
 from attngen.plan.gathered import plan_gathered
 from attngen.plan.indexer import IndexDtype, IndexerPlan, indexer_of, plan_indexer
 from attngen.plan.listed import lists_of
@@ -35,11 +36,12 @@ def attended_whole(kind: Kind) -> Kind | None:
 
 def plans_of(kind: Kind, target: Target, seq_k: int | None = None) -> tuple[Plan, ...]:
     """Of a kind that selects keys or blocks what scores and selects them, attention over lists, and the forward kernel
-    for sequences no longer than a list; of a kind in branches those of each; else the forward kernel. Only those that a
+    for sequences no longer than a list; of a kind in branches those of each, and their sum; else the forward kernel. Only those that a
     call over ``seq_k`` keys needs, where that is given. NotGeneratedError for kinds whose kernels do not exist yet."""
     if kind.branches:
         by_name = {branch.name: branch for branch in kind.branches}
-        return tuple(plan for branch in kind.branches for plan in _of_one(branch, by_name, target, seq_k))
+        of_branches = [plan for branch in kind.branches for plan in _of_one(branch, by_name, target, seq_k)]
+        return (*of_branches, plan_gated(kind))
     return _of_one(kind, {}, target, seq_k)
 
 

@@ -21,6 +21,7 @@ from attngen.problem import next_power_of_two
 from attngen.resources import cache_dir, resource_dir
 from attngen.source.block_select import block_select_context
 from attngen.source.context import forward_context
+from attngen.source.gated import gated_context
 from attngen.source.gathered import gathered_context
 from attngen.source.indexer import indexer_context
 from attngen.source.layout import laid_out
@@ -40,6 +41,7 @@ TEMPLATES = {  # of each kernel's schedules
     },
     "gathered": {"portable": "gathered_portable.py.j2", "hopper": "gathered_hopper.py.j2"},
     "indexer": {"portable": "indexer_portable.py.j2", "hopper": "indexer_hopper.py.j2"},
+    "gated": {"portable": "gated.py.j2"},
     "quantise": {"portable": "quantise.py.j2"},
     "routed": {"portable": "routed_portable.py.j2"},
     "select": {"portable": "select_portable.py.j2", "hopper": "select_hopper.py.j2"},
@@ -49,6 +51,7 @@ CONTEXTS: dict[str, Callable[[Any, Config], dict[str, Any]]] = {  # by kernel
     "forward": forward_context,
     "gathered": gathered_context,
     "indexer": indexer_context,
+    "gated": gated_context,
     "quantise": quantise_context,
     "routed": routed_context,
     "select": select_context,

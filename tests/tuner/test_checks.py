@@ -58,7 +58,10 @@ def test_a_right_kernel_passes(dtype):
 
 
 def test_compressed_keys_have_positions_of_their_own():
-    text = "{name: b, heads: {query: 2, kv: 1}, head_dim: 16, causal: true, branches: {coarse: {compress: {size: 8, stride: 4}}, near: {}}}"
+    text = (
+        "{name: b, heads: {query: 2, kv: 1}, head_dim: 16, causal: true, branches: {coarse: {compress: {size: 8, "
+        "stride: 4}}, near: {}}}"
+    )
     (coarse, _) = parse_spec(text).kinds[0].branches
     checks = Checks(coarse, problem(coarse), device="cpu")
     assert checks.find_fault(computed(coarse)) is None

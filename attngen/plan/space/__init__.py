@@ -17,7 +17,7 @@ from attngen.errors import NotGeneratedError
 from attngen.plan.base import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.space import block_select, gathered, indexer, portable, quantise, routed
+from attngen.plan.space import block_select, gated, gathered, indexer, portable, quantise, routed
 from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, why_no_kernel
 from attngen.plan.space.hopper import HOPPER
 from attngen.plan.space.hopper_window import HOPPER_WINDOW
@@ -44,6 +44,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
     "forward": (HOPPER_WINDOW, HOPPER, PORTABLE),
     "gathered": (gathered.HOPPER, gathered.PORTABLE),
     "indexer": (indexer.HOPPER, indexer.PORTABLE),
+    "gated": (gated.PORTABLE,),
     "quantise": (quantise.PORTABLE,),
     "routed": (routed.PORTABLE,),
     "select": (SELECT_HOPPER, SELECT_PORTABLE),
