@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from attngen import reference
-from attngen.op.mean_keys import block_means, window_means
+from attngen.op.compressed import window_means
+from attngen.op.key_blocks import block_means
 
 
 @pytest.mark.parametrize("seq_k", [1, 8, 21, 24])
