@@ -167,7 +167,7 @@ def _generate(job: Job) -> None:
             needs = compile_source(plan, config, job.target)
             job.kernels.append(
                 {
-                    "kind": kind.name,
+                    "kind": f"{kind.name}.{plan.kind.name}" if kind.branches else kind.name,
                     "kernel": plan.kernel,
                     "config": brief(config),
                     "registers": needs.registers,
