@@ -29,8 +29,8 @@ def tensor(values):
 
 # Sizes, and where queries and valid keys are: of a selection, and of sequences of which a list is of all blocks.
 CASES = {
-    "selected": ((2, 2, 75), {"key_range": tensor([[3, 75], [0, 40]]), "offsets": tensor([70, 38])}),
-    "whole": ((1, 2, 21), {"key_range": tensor([[2, 20]])}),
+    "selected": ((2, 2, 75), {"key_range": tensor([[3, 75], [0, 30]]), "offsets": tensor([70, 38])}),
+    "whole": ((1, 2, 21), {"key_range": tensor([[2, 18]])}),
 }
 
 
