@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from attngen.bench.sparse_cases import SPARSE, SparseCase, SparseSuite
+from attngen.bench.sparse_cases import SPARSE, BlockSuite, SparseCase, SparseSuite
 from attngen.errors import UsageError
 from attngen.spec import Kind, Spec, parse_spec
 
@@ -128,7 +128,7 @@ FP8 = Suite(
         ),
     ),
 )
-AnySuite = Suite | SparseSuite
+AnySuite = Suite | SparseSuite | BlockSuite
 AnyCase = BenchCase | SparseCase
 SUITES: dict[str, tuple[AnySuite, ...]] = {
     "dense": (DENSE,),

@@ -16,13 +16,13 @@ from attngen.bench.machine import ClockLog
 from attngen.bench.peers import Call, Peer, Unsupported, reset
 from attngen.bench.results import Row
 from attngen.bench.sparse import SparseInputs, SparsePeer, our_call, our_choice
-from attngen.bench.sparse_cases import GATHERED, SparseCase
+from attngen.bench.sparse_cases import BLOCKS, GATHERED, SparseCase
 from attngen.database import Database
 from attngen.errors import one_line
 from attngen.op import Chosen, KindOp, Launcher
 from attngen.plan import plan_forward
 from attngen.problem import Problem
-from attngen.report.sparse import Part, part_work
+from attngen.report.sparse import Part, part_work, whole_work
 from attngen.report.work import Work, work_of
 from attngen.target import Target
 from attngen.tuner.bench import Timing
@@ -70,6 +70,8 @@ def measure(bench: Bench, cases: Sequence[AnyCase], peers: Sequence[AnyPeer]) ->
 def case_work(bench: Bench, case: AnyCase) -> Work:
     """What the case must do at least."""
     if isinstance(case, SparseCase):
+        if case.suite == BLOCKS:
+            return whole_work(case.kind, case.batch, case.seq_q, bench.target)
         part: Part = "gathered" if case.suite == GATHERED else "indexer"
         return part_work(case.kind, part, case.batch, case.seq_q, case.seq_k, bench.target)
     return work_of(plan_forward(case.kind), case.batch, case.seq, case.seq, bench.target)

@@ -1,4 +1,4 @@
-"""DeepSeek's sparse attention, measured: an indexer's logits, those and their selection, and attention over lists."""
+"""Sparse attention, measured: an indexer's logits, those and their selection, attention over lists, and blocks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from typing import Any
 
 import torch
 
+from attngen.bench.blocks import block_call, block_choice
 from attngen.bench.peers import Call, missing_module
-from attngen.bench.sparse_cases import GATHERED, INDEXER, INDEXER_SELECT, SparseCase
+from attngen.bench.sparse_cases import BLOCKS, GATHERED, INDEXER, INDEXER_SELECT, SparseCase
 from attngen.database import Database
+from attngen.inputs import make_inputs
 from attngen.inputs_sparse import make_indices, make_quantised_index
 from attngen.op.choose import Chosen
 from attngen.op.kernels import launcher_of
+from attngen.op.kind import KindOp
 from attngen.op.selector import Index, Selector
 from attngen.op.sparse import SparseOp
 from attngen.plan.indexer import plan_indexer
+from attngen.report.sparse import without_selection
 from attngen.tuner.checks import WrongAnswer
 from attngen.tuner.kernel import checks_of
 
@@ -41,9 +45,18 @@ class SparseInputs:
         case = self.case
         return make_indices(case.kind, case.batch, case.seq_q, case.seq_k, device=self._device)
 
+    @cached_property
+    def heads(self) -> dict[str, torch.Tensor]:
+        """Queries, keys and values of heads."""
+        case = self.case
+        whole = without_selection(case.kind)
+        return make_inputs(whole, case.batch, case.seq_q, case.seq_k, device=self._device)
+
 
 def our_call(case: SparseCase, inputs: SparseInputs, db: Database | None) -> Call:
     """Our call, once its answers are right: a wrong kernel has no time."""
+    if case.suite == BLOCKS:
+        return block_call(case, inputs.heads, db)
     if case.suite == GATHERED:
         op, lists = SparseOp(case.spec, case.kind, db), inputs.lists
         _check(op.plan, op.config(lists["q"], lists["k"]), case)
@@ -63,9 +76,17 @@ def our_call(case: SparseCase, inputs: SparseInputs, db: Database | None) -> Cal
 
 def our_choice(case: SparseCase, inputs: SparseInputs, db: Database | None) -> Chosen:
     """The config of the suite's kernel, and where it comes from."""
+    if case.suite == BLOCKS:
+        return block_choice(case, db)
     if case.suite == GATHERED:
         return SparseOp(case.spec, case.kind, db).config(inputs.lists["q"], inputs.lists["k"])
     return Selector(case.kind, db).config("indexer", case.batch, case.seq_q, case.seq_k)
+
+
+def _dense(inputs: SparseInputs) -> Call:
+    """The same heads' attention to every key, by our own kernel."""
+    op, heads = KindOp(inputs.case.spec, without_selection(inputs.case.kind)), inputs.heads
+    return lambda: op(heads["q"], heads["k"], heads["v"])
 
 
 def _check(plan: Any, chosen: Chosen, case: SparseCase) -> None:
@@ -122,5 +143,6 @@ SPARSE_PEERS: Mapping[str, SparsePeer] = {
         SparsePeer("deep_gemm", "DeepGEMM", INDEXER, "deep_gemm", _deep_gemm),
         SparsePeer("deep_gemm+topk", "DeepGEMM + torch.topk", INDEXER_SELECT, "deep_gemm", _deep_gemm_topk),
         SparsePeer("flash_mla", "FlashMLA", GATHERED, "flash_mla", _flash_mla),
+        SparsePeer("dense", "attngen, all keys", BLOCKS, "attngen", _dense),
     )
 }

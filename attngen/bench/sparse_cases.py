@@ -1,4 +1,5 @@
-"""What is measured of DeepSeek's sparse attention: its parts, at the sizes of a long prefill's last queries."""
+"""What is measured of sparse attention: DeepSeek's parts, at the sizes of a long prefill's last queries, and whole
+prefills of kinds that select blocks."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from typing import Literal
 from attngen.problem import Problem
 from attngen.spec import Kind, parse_spec
 
-INDEXER, INDEXER_SELECT, GATHERED = "indexer", "indexer-select", "gathered"  # suites
+INDEXER, INDEXER_SELECT, GATHERED, BLOCKS = "indexer", "indexer-select", "gathered", "blocks"  # suites
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class SparseCase:
     @property
     def problem(self) -> Problem:
         """Of the kernel that the suite is named for, or begins with."""
-        kernel = "gathered" if self.suite == GATHERED else "indexer"
+        kernel = {GATHERED: "gathered", BLOCKS: "block_select"}.get(self.suite, "indexer")
         return Problem(kernel, self.kind.digest(), self.batch, self.seq_q, self.seq_k)
 
     def matches(self, part: str) -> bool:
@@ -57,6 +58,25 @@ class SparseSuite:
         return tuple(cases)
 
 
+@dataclass(frozen=True)
+class BlockSuite:
+    """Cases that stand in one table: kinds that select blocks, at the lengths of whole prefills."""
+
+    name: str
+    title: str
+    measure: Literal["tflops", "ms"]
+    kinds: tuple[tuple[str, str, tuple[int, ...]], ...]  # name, spec, lengths
+
+    @cached_property
+    def cases(self) -> tuple[SparseCase, ...]:
+        cases = []
+        for label, text, lengths in self.kinds:
+            spec = parse_spec(text)
+            for seq in lengths:
+                cases.append(SparseCase(self.name, f"{label} S{seq}", spec.name, spec.kinds[0], seq, seq))
+        return tuple(cases)
+
+
 _SPEC = (  # the kind of examples/deepseek-v3.2.yaml: with 128 heads its digest is the same, and so are its tunings
     "{{name: deepseek-v3.2, heads: {heads}, latent: {{rank: 512, rope: 64}}, scale: 0.1352337788608801, causal: true, "
     "select: {{top_k: 2048, indexer: {{heads: 64, head_dim: 128, dtype: float8_e4m3, scale: {{block: 128, format: "
@@ -64,8 +84,29 @@ _SPEC = (  # the kind of examples/deepseek-v3.2.yaml: with 128 heads its digest 
 )
 _PREFILL = ((128, 2048, 8192), (128, 4096, 32768), (128, 4096, 65536), (128, 4096, 131072))
 _LISTS = ((128, 4096, 8192), (128, 4096, 32768), (128, 4096, 131072), *((n, 4096, 32768) for n in (64, 32, 16)))
+_MOBA = (
+    "{{name: moba-llama-3.1-8b, heads: {{query: 32, kv: 8}}, head_dim: 128, causal: true, select: {{blocks: "
+    "{{size: {size}, top_k: {top_k}, last: 1}}}}}}"
+)
 SPARSE = (
     SparseSuite(INDEXER, "Indexer logits (64 heads of 128, FP8), TFLOP/s", "tflops", _PREFILL),
     SparseSuite(INDEXER_SELECT, "Indexer and top 2048, ms", "ms", _PREFILL),
     SparseSuite(GATHERED, "Latent attention over the top 2048, TFLOP/s", "tflops", _LISTS),
+    BlockSuite(
+        BLOCKS,
+        "Prefill over selected blocks, ms",
+        "ms",
+        (
+            # The kinds of the examples, and MoBA with blocks of a shorter context.
+            ("MoBA, 8 blocks of 512", _MOBA.format(size=512, top_k=8), (32768, 131072)),
+            ("MoBA, 12 blocks of 4096", _MOBA.format(size=4096, top_k=12), (131072,)),
+            (
+                "NSA",
+                "{name: nsa-27b, heads: {query: 64, kv: 4}, head_dim: {qk: 192, v: 128}, causal: true, branches: "
+                "{compressed: {compress: {size: 32, stride: 16}}, selected: {select: {blocks: {size: 64, top_k: 16, "
+                "first: 1, last: 2, per: kv_head, by: compressed}}}, window: {window: {total: 512}}}}",
+                (8192, 65536),
+            ),
+        ),
+    ),
 )

@@ -25,9 +25,11 @@ TITLES = {
     "deep_gemm": "DeepGEMM",
     "deep_gemm+topk": "DeepGEMM + torch.topk",
     "flash_mla": "FlashMLA",
+    "dense": "attngen, all keys",
 }
 ORDER = tuple(TITLES)
-RATIOS = ("fa4", "fa3", "flex", "deep_gemm", "deep_gemm+topk", "flash_mla")  # systems that our speed is divided by
+# Systems that our speed is divided by.
+RATIOS = ("fa4", "fa3", "flex", "deep_gemm", "deep_gemm+topk", "flash_mla", "dense")
 ROOFLINE = "-roofline.svg"  # after a results file's name: its picture
 ELSEWHEN = "\\*"  # after a figure of another run than ours
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -138,7 +139,9 @@ def search(
         for n, (spec, kind, batch, seq_q, seq_k, plan) in enumerate(jobs):
             problem = Problem(plan.kernel, plan.kind.digest(), batch, seq_q, keys_of(plan.kind, seq_k))
             share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(jobs) - n)
-            title = f"{titled(kind.name, plan.kernel)}, {batch} x {seq_q} x {seq_k}"
+            if kind.branches:
+                kind = replace(plan.kind, name=f"{kind.name}.{plan.kind.name}")
+            title = f"{titled(kind.name, plan.kernel)}, {batch} x {seq_q} x {problem.seq_k}"
             try:
                 with progress_bar(title, console(stderr=True)) if show else nullcontext() as report:
                     if exhaustive:

@@ -73,6 +73,13 @@ def parts_of(kind: Kind, batch: int, seq: int, target: Target) -> dict[str, Work
     return {"indexer": scored, "selection": selected, "attention": part_work(kind, "gathered", batch, seq, seq, target)}
 
 
+def whole_work(kind: Kind, batch: int, seq: int, target: Target) -> Work:
+    """All parts of a prefill as one: their sums."""
+    parts = [part for part in parts_of(kind, batch, seq, target).values() if part is not None]
+    sums = {name: sum(getattr(part, name) for part in parts) for name in vars(parts[0])}
+    return Work(**{**sums, "all_pairs": seq * seq})
+
+
 def _branch_parts(kind: Kind, branch: Kind, batch: int, seq: int, target: Target) -> dict[str, Work | None]:
     """Of one branch, the part called "" being its attention."""
     if branch.select is None or branch.select.blocks is None:

@@ -10,6 +10,7 @@ import torch
 
 from attngen import reference
 from attngen.inputs import make_inputs
+from attngen.plan.work import first_position
 from attngen.problem import Problem
 from attngen.spec.model import Kind
 
@@ -64,9 +65,9 @@ class Checks:
         rows = slice(start, min(start + STRIP, problem.seq_q))
         inputs = {name: _first_sequence(self.kind, name, value) for name, value in self.inputs.items()}
         inputs["q"] = inputs["q"][:, :, rows]
-        offset = problem.seq_k - problem.seq_q + start
-        offsets = torch.tensor([offset], dtype=torch.int32, device=inputs["q"].device)
-        out, lse = reference.attention(self.kind, **inputs, offsets=offsets)
+        offset = first_position(self.kind, problem.seq_q, problem.seq_k) + start
+        inputs["offsets"] = torch.tensor([offset], dtype=torch.int32, device=inputs["q"].device)
+        out, lse = reference.attention(self.kind, **inputs)
         return Answer(out, lse, rows, slice(0, 1))
 
     def _compare(self, where: str, found: tuple[torch.Tensor, torch.Tensor], answers: list[Answer]) -> str | None:

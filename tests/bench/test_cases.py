@@ -42,7 +42,14 @@ def test_other_sizes():
     cases = suite_cases("dense", seqs=(4096,))
     assert len(cases) == 4 and {(c.batch, c.seq) for c in cases} == {(4, 4096)}
     assert {c.batch for c in suite_cases("window", batch=1)} == {1}
-    assert len(suite_cases("all", seqs=(4096,))) == 4 + 2 + 4 + 2 + 14
+    assert len(suite_cases("all", seqs=(4096,))) == 4 + 2 + 4 + 2 + 19
+
+
+def test_blocks_are_of_the_examples():
+    cases = [case for case in suite_cases("sparse") if case.suite == "blocks"]
+    examples = {load_spec(EXAMPLES / f"{name}.yaml").kinds[0].digest() for name in ("moba-llama-3.1-8b", "nsa-27b")}
+    assert {case.kind.digest() for case in cases} > examples  # and so are their tunings
+    assert all(case.seq_q == case.seq_k for case in cases)
 
 
 def test_wide_heads():
@@ -67,7 +74,7 @@ def test_fp8_stands_beside_bfloat16_of_the_same_shape():
 
 def test_all_is_every_suite():
     counts = {"dense-forward": 12, "wide-forward": 2, "window-forward": 4, "fp8-forward": 2}
-    counts |= {"indexer": 4, "indexer-select": 4, "gathered": 6}
+    counts |= {"indexer": 4, "indexer-select": 4, "gathered": 6, "blocks": 5}
     assert [c.suite for c in suite_cases("all")] == [suite for suite, count in counts.items() for _ in range(count)]
     names = [(c.suite, c.name) for c in suite_cases("all")]
     assert len(set(names)) == len(names)

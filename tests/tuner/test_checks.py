@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -54,6 +55,14 @@ def computed(kind):
 def test_a_right_kernel_passes(dtype):
     kind, _ = kinds(dtype)
     assert Checks(kind, problem(kind), device="cpu").find_fault(computed(kind)) is None
+
+
+def test_compressed_keys_have_positions_of_their_own():
+    text = "{name: b, heads: {query: 2, kv: 1}, head_dim: 16, causal: true, branches: {coarse: {compress: {size: 8, stride: 4}}, near: {}}}"
+    (coarse, _) = parse_spec(text).kinds[0].branches
+    checks = Checks(coarse, problem(coarse), device="cpu")
+    assert checks.find_fault(computed(coarse)) is None
+    assert checks.find_fault(computed(replace(coarse, compress=replace(coarse.compress, size=12)))) is not None
 
 
 def test_faults_are_seen():
