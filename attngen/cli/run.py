@@ -100,14 +100,13 @@ def command(
     On this machine's GPU; without one, or with another --target, kernels are cross-compiled, verified in Triton's
     interpreter and tuned by a cost model.
     """
-    from attngen.plan import plan_forward
-    from attngen.plan.kernels import plans_of, selects_keys
+    from attngen.plan.kernels import plans_of
 
     spec = load_spec(path)
     here = machine_gpu()
     gpu = resolve_target(target) if target is not None or here is None else here
     for kind in spec.kinds:
-        _ = plans_of(kind, gpu) if selects_keys(kind) else plan_forward(kind)  # refuses before anything is done
+        plans_of(kind, gpu)  # refuses before anything is done
     job = Job(
         path=path,
         spec=spec,
@@ -168,7 +167,7 @@ def _generate(job: Job) -> None:
             needs = compile_source(plan, config, job.target)
             job.kernels.append(
                 {
-                    "kind": kind.name,
+                    "kind": f"{kind.name}.{plan.kind.name}" if kind.branches else kind.name,
                     "kernel": plan.kernel,
                     "config": brief(config),
                     "registers": needs.registers,
@@ -274,7 +273,9 @@ def _arguments(spec: Spec) -> str:
     layer, kind = next((n, spec.kind(name)) for n, name in enumerate(spec.layer_kinds) if name != EXTERNAL)
     values = "" if kind.latent is not None else ", v"
     index = ", index_q=index_q, index_k=index_k, index_weights=weights"
-    if kind.select is None or kind.select.top_k is None:
+    if kind.branches:
+        index = ", gates=gates"
+    elif kind.select is None or kind.select.top_k is None:
         index = ""
     elif kind.select.indexer is None:
         index = ", indices=indices"

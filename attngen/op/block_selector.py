@@ -8,10 +8,10 @@ import torch
 
 from attngen import reference
 from attngen.database import Database
-from attngen.op.compressed import compressed_bounds, compressed_range, first_positions
+from attngen.op.compressed import compressed_bounds, compressed_range, first_positions, positions
 from attngen.op.kernels import Launchers
+from attngen.op.key_blocks import block_means, blocks_between
 from attngen.op.key_bounds import key_bounds
-from attngen.op.mean_keys import block_means
 from attngen.plan.block_select import plan_block_select
 from attngen.plan.listed import blocks_of, lists_of
 from attngen.spec.model import Kind
@@ -54,7 +54,14 @@ class BlockSelector:
         launcher = self.launchers.at(*sizes)
         if self.compressed is None:
             return launcher(q, block_means(k, self.blocks.size, key_range), block_first, block_end)
-        first, end = compressed_bounds(self.compressed, *sizes, q.device, offsets, key_range)
+        first, end = compressed_bounds(
+            positions(q, seq_k, offsets),
+            seq_k,
+            *self._windows,
+            compressed=k.shape[2],
+            causal=self.compressed.causal,
+            key_range=key_range,
+        )
         return launcher(q, k, block_first, block_end, lse=lse, key_first=first, key_end=end)
 
     def cpu(
@@ -71,7 +78,7 @@ class BlockSelector:
         if self.compressed is None:
             scores = reference.mean_scores(self.kind, q, block_means(k, self.blocks.size, key_range))
             return reference.select_blocks(self.kind, scores, k.shape[2], **placed)
-        assert seq_k is not None and self.compressed.compress is not None
+        assert seq_k is not None
         scores = reference.paid_scores(
             self.kind,
             self.compressed,
@@ -79,7 +86,7 @@ class BlockSelector:
             k,
             -(-seq_k // self.blocks.size),
             offsets=first_positions(q, seq_k, offsets),
-            key_range=compressed_range(self.compressed.compress, seq_k, key_range),
+            key_range=compressed_range(seq_k, *self._windows, key_range),
         )
         return reference.select_blocks(self.kind, scores, seq_k, **placed)
 
@@ -87,10 +94,8 @@ class BlockSelector:
         """Lists, not computed."""
         return q.new_empty((q.shape[0], lists_of(self.kind), q.shape[2], self.blocks.top_k), dtype=torch.int32)
 
-
-def blocks_between(first: Tensor, end: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """First and end of the blocks that hold keys from ``first`` to before ``end``, int32; none where there are none."""
-    some = end > first
-    block_first = torch.div(first, size, rounding_mode="floor")
-    block_end = torch.div(end + (size - 1), size, rounding_mode="floor")
-    return torch.where(some, block_first, 0), torch.where(some, block_end, 0)
+    @property
+    def _windows(self) -> tuple[int, int]:
+        """Size and stride of compressed keys."""
+        assert self.compressed is not None and self.compressed.compress is not None
+        return self.compressed.compress.size, self.compressed.compress.stride

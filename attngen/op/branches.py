@@ -10,9 +10,9 @@ from attngen.database import Database
 from attngen.errors import CallError, did_you_mean
 from attngen.op.blocks import BlockOp
 from attngen.op.checks import check_tensor
-from attngen.op.compressed import compressed_range, first_positions
+from attngen.op.compressed import compressed_range, first_positions, window_means
+from attngen.op.gates import gated_sum
 from attngen.op.kind import KindOp
-from attngen.op.mean_keys import window_means
 from attngen.plan.work import compressed_count
 from attngen.spec.model import Kind
 
@@ -86,14 +86,14 @@ class BranchedOp:
             if (branch_k is None) != (branch_v is None):
                 raise CallError(f"'{name}_k' and '{name}_v' are given together")
             if op.kind.compress is not None:
+                size, stride = op.kind.compress.size, op.kind.compress.stride
                 if branch_k is None or branch_v is None:
-                    size, stride = op.kind.compress.size, op.kind.compress.stride
                     branch_k, branch_v = window_means(k, size, stride), window_means(v, size, stride)
                 if branch_k.shape[2] != (count := compressed_count(op.kind.compress, seq_k)):
                     raise CallError(f"'{name}_k' has {branch_k.shape[2]} keys; {count} stand for {seq_k}")
                 at = {
                     "offsets": first_positions(q, seq_k, offsets),
-                    "key_range": compressed_range(op.kind.compress, seq_k, key_range),
+                    "key_range": compressed_range(seq_k, size, stride, key_range),
                 }
                 results[name], lse = op(q, branch_k, branch_v, return_lse=True, **at, **own)
                 compressed[name] = branch_k, lse
@@ -103,14 +103,7 @@ class BranchedOp:
                 scoring, lse = compressed[op.by]
                 own["blocks"] = op.select(q, scoring, lse=lse, seq_k=seq_k, **placed)
             results[name] = op(q, branch_k, branch_v, **placed, **own)
-        return self._gated([results[name] for name in self.branches], gates)
-
-    def _gated(self, results: list[Tensor], gates: Tensor) -> Tensor:
-        """The sum of gate * result, in float32 until it is rounded once."""
-        total = results[0].float() * gates[..., 0, None]
-        for n, result in enumerate(results[1:], 1):
-            total = torch.addcmul(total, result.float(), gates[..., n, None].float())
-        return total.to(results[0].dtype)
+        return gated_sum([results[name] for name in self.branches], gates)
 
     def _by_branch(self, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Keywords of each branch; CallError for one that is no branch's."""

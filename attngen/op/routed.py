@@ -14,21 +14,15 @@ from attngen.op.bound import Bound, compiled_of
 from attngen.op.descriptor import Descriptor, can_describe
 from attngen.op.expected import check_expected, check_lists, check_rows, check_sink
 from attngen.op.launch import Kept, signature_of
-from attngen.op.parts import Part, split
+from attngen.op.parts import WORKSPACE_BYTES, Part, Sizes, Workspace
 from attngen.plan.routed import RoutedPlan
 from attngen.source import Source, render, render_routing
-from attngen.source.routed import ENTRIES, MERGED_ROWS, WORD_QUERIES, WORDS, routed_boxes
+from attngen.source.routed import ENTRIES, MERGED_ROWS, WORDS, routed_boxes
 
-WORKSPACE_BYTES = 256 * 2**20  # of results of single blocks, and of what sorts queries
-MOST_ENTRIES = 2**30  # of a part, times the heads of a list: rows and entries are counted in 32 bits
-TILE_BYTES, SEGMENT_BYTES, MARK_BYTES = 16, 16, 8  # of each tile, each segment and each word of a segment
-PARTIAL_BYTES = {"float16": 2, "float32": 4}
 # Tensors in the order in which launches take them: of a call, its results, and the workspace.
 CALL = ("q_ptr", "k_ptr", "v_ptr", "blocks_ptr", "sink_ptr", "offsets_ptr", "key_range_ptr", "out_ptr", "lse_ptr")
-SORTING = ("marks_ptr", "table_ptr", "sizes_ptr", "ends_ptr", "order_ptr")
-PARTIAL = ("partial_ptr", "partial_lse_ptr", "partial_scale_ptr")
-PLACES = {name: n for n, name in enumerate((*CALL, *SORTING, *PARTIAL))}
-NUMBERS = ("first_list", "part_lists", "first_query", "queries")
+PLACES = {name: n for n, name in enumerate((*CALL, *(f"{name}_ptr" for name in Workspace._fields)))}
+NUMBERS = Part._fields
 
 
 class RoutedLauncher:
@@ -94,7 +88,18 @@ class Prepared:
         self.bounds: tuple[Bound, ...] = ()
         if not self.empty:
             source, config = launcher.attention_source(k, v)
-            sizes = Sizes(plan, int(config["BLOCK_M"] or 0), blocks, -(-k.shape[2] // plan.select.size))
+            batch, lists, seq_q, top_k = blocks.shape
+            sizes = Sizes(
+                batch,
+                lists,
+                seq_q,
+                top_k,
+                blocks=-(-k.shape[2] // plan.select.size),
+                heads=plan.heads_of_list,
+                v_dim=self.v_dim,
+                partials=getattr(torch, plan.partials),
+                rows=int(config["BLOCK_M"] or 0),
+            )
             self.parts = sizes.parts(launcher.workspace_bytes)
             self.sizes = sizes
             self.bounds = _bounds(launcher, source, config, sizes, self.parts[0], tensors)
@@ -104,85 +109,18 @@ class Prepared:
         out, lse = empty_outputs(q, self.v_dim)
         if self.empty:
             return out.zero_(), lse.fill_(float("-inf"))
-        zeroed, sizes, ends, workspace = self.sizes.workspace(self.parts[0], q.device)
+        workspace = self.sizes.workspace(self.parts[0], q.device)
         mark, count, order, attend, merge = self.bounds
         given = (*tensors, out, lse, *workspace)
         for part in self.parts:
-            numbers = (part.first_list, part.lists, part.first_query, part.queries)
-            zeroed.zero_()
-            mark(*given, numbers=numbers)
+            workspace.zeroed.zero_()
+            mark(*given, numbers=part)
             count(*given)
-            torch.cumsum(sizes, 0, out=ends)
-            order(*given, numbers=numbers)
-            attend(*given, numbers=numbers)
-            merge(*given, numbers=numbers)
+            torch.cumsum(workspace.sizes, 0, out=workspace.ends)
+            order(*given, numbers=part)
+            attend(*given, numbers=part)
+            merge(*given, numbers=part)
         return out, lse
-
-
-class Sizes:
-    """How much a call has of everything, by the largest of its parts."""
-
-    def __init__(self, plan: RoutedPlan, block_m: int, lists: torch.Tensor, blocks: int) -> None:
-        self.plan = plan
-        self.block_m = block_m
-        batch, self.lists, self.seq_q, self.top_k = lists.shape  # lists of a sequence
-        self.all_lists = batch * self.lists
-        self.blocks = blocks
-
-    def parts(self, workspace_bytes: int) -> list[Part]:
-        """Lists and queries of each part; the first is as large as any."""
-        heads = self.plan.heads_of_list
-        scaled = self.plan.partials == "float16"
-        row = self.plan.kind.head_dim.v * PARTIAL_BYTES[self.plan.partials] + (8 if scaled else 4)
-        query = self.top_k * (heads * row + 4 + -(-TILE_BYTES * heads // self.block_m))
-        of_list = self.blocks * (SEGMENT_BYTES + TILE_BYTES)
-        words = -(-self.seq_q // WORD_QUERIES)
-        together = workspace_bytes // (self.seq_q * query + of_list + words * self.blocks * MARK_BYTES)
-        together = min(together, MOST_ENTRIES // (self.seq_q * self.top_k * heads))
-        most = (workspace_bytes - of_list) // (query + -(-self.blocks * MARK_BYTES // WORD_QUERIES))
-        return split(
-            self.all_lists, self.seq_q, together, min(most, MOST_ENTRIES // (self.top_k * heads)), WORD_QUERIES
-        )
-
-    def words(self, part: Part) -> int:
-        """Words that hold a bit for each query."""
-        return -(-part.queries // WORD_QUERIES)
-
-    def segments(self, part: Part) -> int:
-        return part.lists * self.blocks
-
-    def entries(self, part: Part) -> int:
-        return part.lists * part.queries * self.top_k
-
-    def tiles(self, part: Part) -> int:
-        """At most: whole ones, and one of each segment that is not."""
-        entries = self.entries(part)
-        return entries * self.plan.heads_of_list // self.block_m + min(self.segments(part), entries)
-
-    def workspace(
-        self, part: Part, device: torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[torch.Tensor | None]]:
-        """What is to be zeroed for every part, the sizes and ends of its segments, and the tensors named in SORTING and
-        PARTIAL."""
-        segments, entries, heads = self.segments(part), self.entries(part), self.plan.heads_of_list
-
-        def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:
-            return torch.empty(shape, dtype=dtype, device=device)
-
-        marks = -(-segments * self.words(part) * MARK_BYTES // TILE_BYTES) * TILE_BYTES // 4
-        zeroed = empty(torch.int32, marks + self.tiles(part) * TILE_BYTES // 4)
-        sizes, ends = empty(torch.int64, segments), empty(torch.int64, segments)
-        tensors = [
-            zeroed[:marks],
-            zeroed[marks:],
-            sizes,
-            ends,
-            empty(torch.int32, entries),
-            empty(getattr(torch, self.plan.partials), entries * heads, self.plan.kind.head_dim.v),
-            empty(torch.float32, entries * heads),
-            empty(torch.float32, entries * heads) if self.plan.partials == "float16" else None,
-        ]
-        return zeroed, sizes, ends, tensors
 
 
 def _bounds(
@@ -207,7 +145,7 @@ def _bounds(
     def bound(kernel: Source, grid: int, **constants: Any) -> Bound:
         return Bound(kernel, device, grid, values, places, constants, NUMBERS)
 
-    routing, rows = launcher.routing, part.lists * part.queries * plan.heads_of_list
+    routing, rows = launcher.routing, part.part_lists * part.queries * plan.heads_of_list
     steps, block_m = -(-sizes.entries(part) // ENTRIES), config["BLOCK_M"]
     return (
         bound(routing["mark"], steps, BLOCK=ENTRIES),

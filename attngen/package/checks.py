@@ -8,8 +8,11 @@ from attngen.plan.forward import Argument
 from attngen.source.text import call
 
 
-def checks_of(function: str, arguments: Sequence[Argument], q: str = "q") -> Iterable[str]:
-    """Statements that check, and make contiguous, what comes beside the queries ``q``, keys and values."""
+def checks_of(function: str, arguments: Sequence[Argument], q: str = "q", needed: Sequence[str] = ()) -> Iterable[str]:
+    """Statements that check, and make contiguous, what comes beside the queries ``q``, keys and values.
+
+    ``needed``: which of offsets and key_range must be given.
+    """
     sizes = {"heads": "(_SHAPE.heads,)", "batch": f"({q}.shape[0],)", "range": f"({q}.shape[0], 2)"}
     always = (Argument("offsets", "batch", 1, ""), Argument("key_range", "batch", 2, ""))
     for argument in (*arguments, *always):
@@ -25,9 +28,10 @@ def checks_of(function: str, arguments: Sequence[Argument], q: str = "q") -> Ite
         else:
             size = sizes["range" if argument.rank == 2 else argument.shape]
             whole = ["integers=True"] if argument.shape == "batch" else []
-            if argument in always:
+            optional = argument in always and name not in needed
+            if optional:
                 yield f"if {name} is not None:"
-            indent = 8 if argument in always else 4
+            indent = 8 if optional else 4
             yield _statement(f"{name} = _common.check_vector", [*given, size, q, *whole], indent)
 
 

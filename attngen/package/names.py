@@ -9,15 +9,15 @@ from collections.abc import Iterable
 RESERVED = {"attention", "LAYERS", "select"}  # what the package itself exports, and modules beside an op
 
 
-def function_names(kinds: Iterable[str]) -> dict[str, str]:
+def function_names(kinds: Iterable[str], given: Iterable[str] = ()) -> dict[str, str]:
     """A Python name for each kind: its own, or with ``_`` after a keyword and ``_op`` after a name that is taken.
 
-    Names differ by more than case: they are file names too.
+    Names differ by more than case, also from those that were ``given`` before: they are file names too.
     """
     names: dict[str, str] = {}
     for kind in kinds:
         name = f"{kind}_" if keyword.iskeyword(kind) or keyword.issoftkeyword(kind) else kind
-        taken = {other.casefold() for other in (*RESERVED, *names.values())}
+        taken = {other.casefold() for other in (*RESERVED, *given, *names.values())}
         while name.casefold() in taken:
             name += "_op"
         names[kind] = name

@@ -12,14 +12,13 @@ from attngen.package.checks import checks_of
 from attngen.package.configs import Row
 from attngen.package.names import natural_key
 from attngen.package.variants import Variant, variants_of
+from attngen.package.words import WIDTH, described, placed, returned, seen_and_scored, tensors, wrapped, wrapped_lines
 from attngen.plan import ForwardPlan
 from attngen.plan.boxes import is_gluon, query_box
 from attngen.plan.forward import Argument
 from attngen.plan.hopper_window import HopperWindowShape
-from attngen.spec.describe import describe_kind, describe_mask, describe_score
 from attngen.spec.model import Kind
 
-WIDTH = 116  # of a wrapped line in a docstring or comment
 COUNTERS = ("tile_count", "heads_together", "ticket_ptr")  # parameters of some kernels, however tensors come
 OPTION_COMMENTS = {
     "BLOCK_M": "rows of a tile",
@@ -113,22 +112,16 @@ def make_op(plan: ForwardPlan, function: str, table: tuple[Row, ...], note: str 
         kind=kind,
         function=function,
         note=wrapped(note),
-        description=wrapped(f"{'; '.join(describe_kind(kind)[1:])}."),
-        seen=describe_mask(kind).removeprefix("sees ").replace("|", "\\|"),
-        contents="\n".join(textwrap.wrap(f"{function}: {describe_mask(kind)}", WIDTH, subsequent_indent="    ")),
+        **described(kind, function),
         documentation=_documentation(plan),
         signature=_signature(plan),
-        checks=tuple(checks_of(function, plan.arguments)),
+        checks=tuple(checks_of(function, plan.arguments, needed=_needed(plan))),
         variants=variants,
         rows=tuple(_table_row(row, by_config[row.config], plan) for row in table),
         arguments=_arguments(plan, variants, loads),
         loads=loads,
-        usage=("q", "k", "v", *(f"{name}={name}" for name in _keywords(plan))),
+        usage=("q", "k", "v", *(f"{name}={name}" for name in (*_keywords(plan), *_needed(plan)))),
     )
-
-
-def wrapped(text: str) -> str:
-    return "\n".join(textwrap.wrap(text, WIDTH))
 
 
 def _table_row(row: Row, variant: Variant, plan: ForwardPlan) -> TableRow:
@@ -171,8 +164,14 @@ def _keywords(plan: ForwardPlan) -> list[str]:
     return [argument.name for argument in plan.arguments]
 
 
+def _needed(plan: ForwardPlan) -> tuple[str, ...]:
+    """What else must be given: compressed keys do not say at which positions queries are."""
+    return () if plan.kind.compress is None else ("offsets",)
+
+
 def _signature(plan: ForwardPlan) -> tuple[str, ...]:
-    return ("q", "k", "v", "*", *_keywords(plan), "offsets=None", "key_range=None", "return_lse=False")
+    offsets = "offsets" if _needed(plan) else "offsets=None"
+    return ("q", "k", "v", "*", *_keywords(plan), offsets, "key_range=None", "return_lse=False")
 
 
 def _values(plan: ForwardPlan, how: str) -> dict[str, str]:
@@ -251,24 +250,16 @@ def _arguments(plan: ForwardPlan, variants: Sequence[Variant], loads: Sequence[L
 
 def _documentation(plan: ForwardPlan) -> tuple[str, ...]:
     """The rest of the op's docstring."""
-    kind, heads, dim = plan.kind, plan.kind.heads, plan.kind.head_dim
-    base = ", without the sink" if kind.sink else ""
-    shapes = (
-        f"q: (batch, {heads.query}, seq_q, {dim.qk}). k: (batch, {heads.kv}, seq_k, {dim.qk}). "
-        f"v: (batch, {heads.kv}, seq_k, {dim.v}). All {kind.torch_dtype}, any strides but a unit last one."
-    )
-    seen = f"A query at position i {describe_mask(kind)}"
-    seen = seen.replace(" sees ", " sees the keys j with ", 1) if "every key" not in seen else seen
-    paragraphs = [f"{seen}. Scores: {', '.join(describe_score(kind))}.", "", shapes]
+    kind = plan.kind
+    paragraphs = [seen_and_scored(kind), "", tensors(kind, "seq_k" if kind.compress is None else "compressed")]
     paragraphs += [f"{argument.name}: {_form(argument)}{argument.meaning}." for argument in plan.arguments]
-    form = f"seq_q, {dim.v}){f' in {kind.out_dtype}' if kind.quantised else ''}"
-    paragraphs += [
-        "offsets: (batch,) position of each sequence's first query; seq_k - seq_q when left out.",
-        "key_range: (batch, 2) first and end of each sequence's valid keys; all of them when left out.",
-        f"Returns out (batch, {heads.query}, {form}, laid out like q, and with return_lse also lse (batch, "
-        f"{heads.query}, seq_q), float32, natural log{base}. A query that sees no key gets 0 and -inf.",
-    ]
-    return tuple(line for paragraph in paragraphs for line in textwrap.wrap(paragraph, WIDTH) or [""])
+    if kind.compress is None:
+        paragraphs += placed()
+    else:
+        size, stride = kind.compress.size, kind.compress.stride
+        paragraphs.append(f"Key j is a compressed one, and stands for {size} keys from {stride} * j on.")
+        paragraphs += placed("first query among the keys that were compressed", "valid compressed")
+    return wrapped_lines([*paragraphs, returned(kind)])
 
 
 def _form(argument: Argument) -> str:

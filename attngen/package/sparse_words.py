@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 
-from attngen.package.op import WIDTH
+from attngen.package.words import placed, returned, seen_and_scored
 from attngen.plan.forward import run_time_arguments
-from attngen.spec.describe import describe_mask, describe_score
 from attngen.spec.model import Kind
 
 NARROW = "float8_e4m3"
-
-
-def wrapped_lines(texts: Iterable[str]) -> tuple[str, ...]:
-    """Paragraphs as the lines of a docstring."""
-    return tuple(line for text in texts for line in textwrap.wrap(text, WIDTH) or [""])
 
 
 def documentation(kind: Kind) -> Iterable[str]:
     """Of the op: paragraphs of its docstring after the first line."""
     heads, dim, select, latent = kind.heads, kind.head_dim, kind.select, kind.latent is not None
     assert select is not None
-    seen = describe_mask(kind).removeprefix("sees ")
-    yield f"A query at position i sees the keys j with {seen}. Scores: {', '.join(describe_score(kind))}."
+    yield seen_and_scored(kind)
     yield ""
     values = f"v: (batch, {heads.kv}, seq_k, {dim.v})."
     if latent:
@@ -43,15 +35,10 @@ def documentation(kind: Kind) -> Iterable[str]:
             f"index_q, index_k, index_weights: what {select.top_k} keys are selected by where indices are left out, as "
             f"select() has it; not needed for up to {select.top_k} keys, of which a query takes all that it sees."
         )
-    yield "offsets: (batch,) position of each sequence's first query; seq_k - seq_q when left out."
-    yield "key_range: (batch, 2) first and end of each sequence's valid keys; all of them when left out."
+    yield from placed()
     if select.indexer is not None:
         yield "workspace_bytes: of memory for scores; queries go through it in chunks."
-    base = ", without the sink" if kind.sink else ""
-    yield (
-        f"Returns out (batch, {heads.query}, seq_q, {dim.v}), laid out like q, and with return_lse also lse (batch, "
-        f"{heads.query}, seq_q), float32, natural log{base}. A query that sees no key gets 0 and -inf."
-    )
+    yield returned(kind)
 
 
 def select_documentation(kind: Kind, index_dtype: str) -> Iterable[str]:

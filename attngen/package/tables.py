@@ -1,4 +1,4 @@
-"""The tables of launch configs of an op that attends to selected keys: one for each of its kernels."""
+"""The tables of launch configs of an op that attends to a selection of keys: one for each of its kernels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from attngen.config import Config
 from attngen.database import Database
 from attngen.op.choose import Chooser
 from attngen.package.configs import Row, config_table
-from attngen.package.op import WIDTH, Option, Tuning
+from attngen.package.op import Option, Tuning
 from attngen.package.variants import Variant, variants_of
+from attngen.package.words import WIDTH
 from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.indexer_hopper import IndexerShape
@@ -27,6 +28,8 @@ NAMES = {
     "indexer": ("_SCORE", "Scoring"),
     "select": ("_KEEP", "Keeping"),
     "gathered": ("_ATTEND", "Attending"),
+    "block_select": ("_CHOOSE", "Choosing"),
+    "routed": ("_ATTEND", "Routing"),
 }
 COMMENTS = {
     "BLOCK_H": "query heads of a tile",
@@ -107,6 +110,11 @@ def _sizes(plan: Any, config: Config, variant: Variant, target: Target) -> tuple
     hopper = ("hopper=True",) if is_gluon(config) else ()
     if plan.kernel == "quantise":
         return (f"rows={config['BLOCK_M']}",)
+    if plan.kernel == "block_select":
+        return (f"queries={config['BLOCK_Q']}",)
+    if plan.kernel == "routed":
+        described = (f"keys={config['BLOCK_N']}",) if config["loads"] == "descriptor" else ()
+        return (f"rows={config['BLOCK_M']}", *described)
     if plan.kernel == "select":
         programs = most_programs(config, 1, target.warp_size)
         return (f"programs={programs}", f"candidates={scratch_elements(config)}", *hopper)

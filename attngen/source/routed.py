@@ -21,7 +21,6 @@ ENTRIES = 512  # of lists, in a tile of the kernels that sort them
 WORDS = 1024  # of 32 queries each, in a step of the kernel that counts
 MERGED_ROWS = 16  # of a tile of the kernel that merges
 WARPS = 4  # of these kernels
-WORD_QUERIES = 32  # a bit each
 LARGEST, LEAST = 2.0**15, 1e-30  # elements of a scaled row, and of one that is scaled
 PLACE = ["first_list", "part_lists", "first_query", "queries"]  # of a part
 LISTS = ["stride_ib", "stride_ih", "stride_is", "lists", "blocks", "top_k"]

@@ -1,6 +1,7 @@
 """``attngen verify``, ``tune`` and ``run``: long work, on machines without a GPU."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -66,6 +67,23 @@ def test_run_knows_kinds_that_select_keys(attngen, tmp_path, monkeypatch):
     assert "2 kernels in the interpreter" in result.stdout
     assert "attn(q, k, layer=0, index_q=index_q, index_k=index_k, index_weights=weights)" in result.stdout
     assert (tmp_path / "out" / "kernels" / "_selecting.py").is_file()
+
+
+def test_run_knows_kinds_in_branches(attngen, tmp_path, monkeypatch):
+    path = tmp_path / "branched.yaml"
+    path.write_text(
+        "{name: branched, heads: 16, head_dim: 32, causal: true, kinds: {sparse: {branches: {coarse: {compress: {"
+        "size: 8, stride: 4}}, chosen: {select: {blocks: {size: 8, top_k: 3, last: 1, per: kv_head, by: coarse}}}}}}}"
+    )
+    needs = SimpleNamespace(registers=1, spills=0, shared=0, seconds=0.1)
+    monkeypatch.setattr("attngen.source.compile_source", lambda *a: needs)
+    monkeypatch.setattr("attngen.verify.interpreted.verify_interpreted", lambda *a, **k: iter([finding()]))
+    result = attngen("run", path, "--seq", 256, "--out", "out/kernels", "--target", "a100")
+    assert result.exit_code == 0, result.output
+    for words in ("sparse.coarse ", "sparse.chosen block_select ", "sparse.chosen routed ", "tuned on a100 itself"):
+        assert words in result.stdout, words
+    assert "attn(q, k, v, layer=0, gates=gates)" in result.stdout
+    assert (tmp_path / "out" / "kernels" / "sparse_chosen.py").is_file()
 
 
 def test_run_stops_where_verification_fails(attngen, tiny, monkeypatch):

@@ -8,8 +8,7 @@ import torch
 
 import attngen
 from attngen import reference
-from attngen.op.compressed import first_positions
-from attngen.op.mean_keys import window_means
+from attngen.op.compressed import first_positions, window_means
 from attngen.spec import load_spec
 from attngen.verify.bounds import UNIT
 

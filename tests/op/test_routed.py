@@ -91,9 +91,9 @@ def test_parts():
 @pytest.mark.parametrize("most", [0, 40, 999, 5000])
 def test_parts_cover_everything_once(seq_q, most):
     parts = split(7, seq_q, most // seq_q, most, 32)
-    covered = [(n, q) for p in parts for n in range(p.first_list, p.first_list + p.lists) for q in _queries(p)]
+    covered = [(n, q) for p in parts for n in range(p.first_list, p.first_list + p.part_lists) for q in _queries(p)]
     assert sorted(covered) == [(n, q) for n in range(7) for q in range(seq_q)]
-    assert max(p.lists * p.queries for p in parts) == parts[0].lists * parts[0].queries <= max(most, 32)
+    assert max(p.part_lists * p.queries for p in parts) == parts[0].part_lists * parts[0].queries <= max(most, 32)
 
 
 def _queries(part):

@@ -52,6 +52,39 @@ pattern: [dense, groups, latents, lists]
 layers: 4
 """
 
+CHOOSING = """
+name: choosing
+heads: {query: 4, kv: 2}
+head_dim: {qk: 48, v: 32}
+dtype: float16
+causal: true
+kinds:
+  moba: {sink: learned, select: {blocks: {size: 8, top_k: 3, last: 1}}}
+  shared: {window: {total: 40}, select: {blocks: {size: 16, top_k: 3, last: 1, per: kv_head}}}
+  nsa:
+    heads: {query: 8, kv: 1}
+    branches:
+      coarse: {compress: {size: 8, stride: 4}}
+      chosen: {select: {blocks: {size: 8, top_k: 3, first: 1, last: 1, per: kv_head, by: coarse}}}
+      near: {window: {total: 20}, sink: learned}
+  nsa_near: {}
+pattern: [moba, moba, moba, shared, shared, shared, nsa, nsa, nsa, nsa_near]
+layers: 10
+"""
+
+BOTH = """
+name: both
+heads: {query: 4, kv: 2}
+head_dim: 32
+dtype: float16
+causal: true
+kinds:
+  keys: {select: {top_k: 16, indexer: {heads: 8, head_dim: 32, dtype: float16}}}
+  blocks: {select: {blocks: {size: 8, top_k: 3, last: 1}}}
+pattern: [keys, blocks]
+layers: 2
+"""
+
 
 def every_argument() -> Spec:
     """Runtime arguments of all shapes, a kind named by a keyword, a layer without attention, odd widths."""
@@ -61,6 +94,16 @@ def every_argument() -> Spec:
 def selecting() -> Spec:
     """Kinds that select keys beside one that does not: groups of heads, latents scored in 8 bits, lists alone."""
     return parse_spec(SELECTING)
+
+
+def choosing() -> Spec:
+    """Kinds that select blocks, by head, by KV head and in branches, beside one whose name a branch's op would take."""
+    return parse_spec(CHOOSING)
+
+
+def both() -> Spec:
+    """A kind that selects keys beside one that selects blocks."""
+    return parse_spec(BOTH)
 
 
 def lists_alone() -> Spec:

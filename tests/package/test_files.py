@@ -13,10 +13,9 @@ from attngen.package.names import function_names
 from attngen.plan import plan_forward
 from attngen.spec import load_spec, parse_spec
 from attngen.target import get_target
-from tests.package.specs import EXAMPLES, H100, every_argument, lists_alone, selecting, small, tuned
+from tests.package.specs import EXAMPLES, H100, both, choosing, every_argument, lists_alone, selecting, small, tuned
 
-UNGENERATED = ("moba-llama-3.1-8b", "nsa-27b")  # which choose blocks
-GENERATED = [path for path in sorted(EXAMPLES.glob("*.yaml")) if path.stem not in UNGENERATED]
+GENERATED = sorted(EXAMPLES.glob("*.yaml"))
 
 
 def module_name(stem):
@@ -34,7 +33,8 @@ def packages(tmp_path_factory):
     write_package(spec, folder / "every_argument", target=H100, db=tuned(spec, folder / "tuned.sqlite"))
     for target in (H100, get_target("a100")):
         write_package(selecting(), folder / f"selecting_{target.name}", target=target, db=database)
-    write_package(lists_alone(), folder / "lists_alone", target=H100, db=database)
+    for spec in (choosing(), both(), lists_alone()):
+        write_package(spec, folder / module_name(spec.name), target=H100, db=database)
     return folder
 
 

@@ -1,10 +1,10 @@
-"""Means of blocks and windows of keys, against the reference and plain slices."""
+"""Blocks of keys: their means against the reference, and which hold an interval of keys."""
 
 import pytest
 import torch
 
 from attngen import reference
-from attngen.op.mean_keys import block_means, window_means
+from attngen.op.key_blocks import block_means, blocks_between
 
 
 @pytest.mark.parametrize("seq_k", [1, 8, 21, 24])
@@ -18,9 +18,8 @@ def test_block_means_are_the_references(seq_k, ranged):
     torch.testing.assert_close(block_means(k, 8, key_range), expected.float(), rtol=1e-6, atol=1e-6)
 
 
-def test_window_means():
-    x = torch.randn(1, 2, 23, 4)
-    means = window_means(x, 8, 4)
-    assert means.shape == (1, 2, 4, 4)
-    torch.testing.assert_close(means[0, 1, 3], x[0, 1, 12:20].mean(0))
-    assert window_means(x, 24, 4).shape == (1, 2, 0, 4)
+def test_blocks_between_hold_the_keys_and_no_others():
+    first, end = torch.meshgrid(torch.arange(20), torch.arange(20), indexing="ij")
+    blocks = blocks_between(first, end, 8)
+    for a, b, begin, stop in zip(first.flatten(), end.flatten(), *(x.flatten() for x in blocks), strict=True):
+        assert {int(j) // 8 for j in range(int(a), int(b))} == set(range(int(begin), int(stop)))

@@ -1,4 +1,4 @@
-"""Means of neighbouring keys: of whole blocks, and of windows that overlap."""
+"""Blocks of neighbouring keys: their means, and which of them hold the keys that a query sees."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ def block_means(k: torch.Tensor, size: int, key_range: torch.Tensor | None = Non
     return (sums / counts.clamp_min(1)[:, None, :, None]).to(k.dtype)
 
 
-def window_means(x: torch.Tensor, size: int, stride: int) -> torch.Tensor:
-    """The mean of each ``size`` rows, from every ``stride``-th on, (batch, heads, windows, dim) in x's dtype, added up
-    in float32; x: (batch, heads, rows, dim). Rows after the last whole window are in none."""
-    rows = x.shape[2]
-    if rows < size:
-        return x[:, :, :0]
-    return x.unfold(2, size, stride).mean(-1, dtype=torch.float32).to(x.dtype)
+def blocks_between(first: torch.Tensor, end: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """First and end of the blocks that hold keys from ``first`` to before ``end``, int32; none where there are none."""
+    some = end > first
+    block_first = torch.div(first, size, rounding_mode="floor")
+    block_end = torch.div(end + (size - 1), size, rounding_mode="floor")
+    return torch.where(some, block_first, 0), torch.where(some, block_end, 0)
