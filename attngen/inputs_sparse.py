@@ -170,3 +170,12 @@ def make_blocks(
         chosen = best.indices.masked_fill(best.values < 0, blocks).sort(1).values
         made[b, n, rows, :count] = chosen.masked_fill(chosen == blocks, -1).int()
     return {**inputs, "blocks": made}
+
+
+def make_gated(kind: Kind, batch: int, seq_q: int, *, device: torch.device | str, seed: int = 0) -> dict[str, Any]:
+    """Keywords of a sum of branches: results laid out heads last, and gates."""
+    generator = torch.Generator(device=device).manual_seed(seed)
+    shape, dtype = (batch, seq_q, kind.heads.query, kind.head_dim.v), getattr(torch, kind.dtype)
+    results = [torch.randn(*shape, generator=generator, device=device).to(dtype).transpose(1, 2) for _ in kind.branches]
+    gates = torch.rand(batch, kind.heads.query, seq_q, len(results), generator=generator, device=device)
+    return {"results": results, "gates": gates}

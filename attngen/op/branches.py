@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from attngen.database import Database
-from attngen.errors import CallError, did_you_mean
+from attngen.errors import CallError, NotGeneratedError, did_you_mean
+from attngen.op.backward import without_backward
 from attngen.op.blocks import BlockOp
 from attngen.op.checks import check_tensor
 from attngen.op.compressed import compressed_range, first_positions, window_means
-from attngen.op.gates import gated_sum
+from attngen.op.gated_forward import SCHEMA, GatedForward
 from attngen.op.kind import KindOp
+from attngen.op.register import latest_operator, operator_name
 from attngen.plan.work import compressed_count
 from attngen.spec.model import Kind
 
@@ -29,6 +34,7 @@ class BranchedOp:
     def __init__(self, spec: str, kind: Kind, db: Database | str | None = None) -> None:
         self.kind = kind
         self._spec = spec
+        self._db = db
         by_name = {branch.name: branch for branch in kind.branches}
         self.branches: dict[str, KindOp | BlockOp] = {}
         for branch in kind.branches:
@@ -39,6 +45,14 @@ class BranchedOp:
                 if blocks is None
                 else BlockOp(name, branch, db, compressed=None if blocks.by is None else by_name[blocks.by])
             )
+        with suppress(NotGeneratedError):  # said when the op is used
+            _ = self.operator  # made now, because torch.compile cannot make it in the middle of a graph
+
+    @cached_property
+    def operator(self) -> Callable:
+        """The torch operator that sums: (the branches' results, gates) -> out."""
+        name = f"{operator_name(self._spec, self.kind, self._db)}_sum"
+        return latest_operator(name, SCHEMA, GatedForward(self.kind, self._db))
 
     def __call__(
         self,
@@ -103,7 +117,10 @@ class BranchedOp:
                 scoring, lse = compressed[op.by]
                 own["blocks"] = op.select(q, scoring, lse=lse, seq_k=seq_k, **placed)
             results[name] = op(q, branch_k, branch_v, **placed, **own)
-        return gated_sum([results[name] for name in self.branches], gates)
+        return without_backward(self._summed, self.kind.name, *(results[name] for name in self.branches), gates)
+
+    def _summed(self, *results_and_gates: Tensor) -> Tensor:
+        return self.operator(list(results_and_gates[:-1]), results_and_gates[-1])
 
     def _by_branch(self, given: dict[str, Any]) -> dict[str, dict[str, Any]]:
         """Keywords of each branch; CallError for one that is no branch's."""

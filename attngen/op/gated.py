@@ -22,7 +22,7 @@ class GatedLauncher:
     """One config of a plan, ready to be called with tensors of any lengths.
 
     A call takes the branches' results, each (batch, heads, seq_q, v dim) with the same strides and a unit last one, and
-    gates (batch, heads, seq_q, branches), any strides; it returns their sum, laid out like them. Under
+    gates, float32 (batch, heads, seq_q, branches), any strides; it returns their sum, laid out like them. Under
     TRITON_INTERPRET=1 it takes CPU tensors.
     """
 
@@ -86,8 +86,8 @@ def check_gated_call(plan: GatedPlan, results: Sequence[torch.Tensor], gates: to
         if result.dtype != getattr(torch, plan.kind.dtype) or result.stride(-1) != 1:
             raise CallError(f"the result of '{branch.name}' is {result.dtype}; {plan.kind.dtype} is needed")
     wanted = (*first.shape[:3], count)
-    if tuple(gates.shape) != wanted or gates.dtype != getattr(torch, plan.gates) or gates.device != first.device:
+    if tuple(gates.shape) != wanted or gates.dtype != torch.float32 or gates.device != first.device:
         raise CallError(
-            f"gates is {tuple(gates.shape)} of {gates.dtype} on {gates.device}; {wanted} of {plan.gates} on "
+            f"gates is {tuple(gates.shape)} of {gates.dtype} on {gates.device}; {wanted} of float32 on "
             f"{first.device} is needed"
         )

@@ -36,8 +36,9 @@ def attended_whole(kind: Kind) -> Kind | None:
 
 def plans_of(kind: Kind, target: Target, seq_k: int | None = None) -> tuple[Plan, ...]:
     """Of a kind that selects keys or blocks what scores and selects them, attention over lists, and the forward kernel
-    for sequences no longer than a list; of a kind in branches those of each, and their sum; else the forward kernel. Only those that a
-    call over ``seq_k`` keys needs, where that is given. NotGeneratedError for kinds whose kernels do not exist yet."""
+    for sequences no longer than a list; of a kind in branches those of each, and their sum; else the forward kernel.
+    Only those that a call over ``seq_k`` keys needs, where that is given. NotGeneratedError for kinds whose kernels do
+    not exist yet."""
     if kind.branches:
         by_name = {branch.name: branch for branch in kind.branches}
         of_branches = [plan for branch in kind.branches for plan in _of_one(branch, by_name, target, seq_k)]

@@ -22,13 +22,13 @@ def gated_context(plan: GatedPlan, config: Config) -> dict[str, Any]:
     shape = "[batch, heads, seq_q, v dim]"
     parameters = [
         *(Parameter(name, f"{shape}, the result of a branch") for name in results),
-        Parameter("gates_ptr", "[batch, heads, seq_q, branches]"),
+        Parameter("gates_ptr", "[batch, heads, seq_q, branches], float32"),
         Parameter("out_ptr", f"{shape}, with the strides of the results"),
         *(Parameter(f"stride_{tensor}{axis}") for tensor in "og" for axis in "bhs"),
         Parameter("stride_gn", "from one branch to the next"),
         *map(Parameter, ("heads", "seq_q", "rows")),
     ]
-    elements = dict.fromkeys([*results, "out_ptr"], kind.dtype) | {"gates_ptr": plan.gates}
+    elements = dict.fromkeys([*results, "out_ptr"], kind.dtype) | {"gates_ptr": "float32"}
     padded = any(chunk.padded for chunk in plan.chunks)
     names = ", ".join(branch.name for branch in kind.branches)
     return {

@@ -9,15 +9,23 @@ from typing import Any
 import torch
 
 from attngen import reference
-from attngen.inputs_sparse import make_block_select, make_blocks, make_listed, make_quantised_index, make_scores
+from attngen.inputs_sparse import (
+    make_block_select,
+    make_blocks,
+    make_gated,
+    make_listed,
+    make_quantised_index,
+    make_scores,
+)
 from attngen.plan.block_select import BlockSelectPlan
+from attngen.plan.gated import GatedPlan
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.indexer import IndexerPlan
 from attngen.plan.routed import RoutedPlan
 from attngen.plan.select import SelectPlan
 from attngen.problem import Problem
 from attngen.tuner.checks import LSE_TOLERANCE, STRIP, TOLERANCE
-from attngen.verify.answers import exact_logits, exact_selection
+from attngen.verify.answers import exact_gated, exact_logits, exact_selection
 from attngen.verify.block_lists import block_scores, list_fault
 
 CHECK_SIZES = (2, 37, 459)  # a batch, queries and keys: ragged, several tiles of any size
@@ -167,10 +175,33 @@ class RoutedChecks(ListChecks):
         return reference.keys_of_blocks(inputs["blocks"][:1, :, rows], self.plan.select.size)
 
 
-CHECKS: dict[str, Callable[..., Strips]] = {
+class GatedChecks:
+    """Sums of branches, against float64."""
+
+    def __init__(self, plan: GatedPlan, problem: Problem, device: str = "cuda") -> None:
+        sizes = (CHECK_SIZES[:2], (problem.batch, problem.seq_q))
+        self.small, self.inputs = (make_gated(plan.kind, *s, device=device, seed=n) for n, s in enumerate(sizes))
+
+    def find_fault(self, kernel: Callable[..., Any]) -> str | None:
+        for where, inputs in (("small sizes", self.small), ("the problem's sizes", self.inputs)):
+            found = kernel(**inputs)
+            rows = [slice(0, STRIP), slice(max(found.shape[2] - STRIP, 0), None)]
+            for part in rows:
+                cut = {
+                    "results": [result[:, :, part] for result in inputs["results"]],
+                    "gates": inputs["gates"][:, :, part],
+                }
+                right, allowed = exact_gated(cut)
+                if not bool(((found[:, :, part].double() - right).abs() <= allowed).all()):
+                    return f"{where}: a sum is off by more than rounding explains"
+        return None
+
+
+CHECKS: dict[str, Callable[..., Any]] = {
     "block_select": BlockSelectChecks,
     "indexer": IndexerChecks,
     "select": SelectChecks,
+    "gated": GatedChecks,
     "gathered": GatheredChecks,
     "routed": RoutedChecks,
 }

@@ -27,3 +27,12 @@ def exact_selection(plan: SelectPlan, inputs: Inputs, rows: slice) -> torch.Tens
     """The keys of some rows, int32 (rows, top_k), as a stable sort of the same scores has them."""
     scores, begin, end = (inputs[name][rows] for name in ("logits", "key_first", "key_end"))
     return reference.select_keys(scores, begin, end, plan.top_k, first=plan.first, last=plan.last)
+
+
+def exact_gated(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """A sum of branches in float64, and how far one rounding to the results' dtype and sums in float32 may take it."""
+    results, gates = [result.double() for result in inputs["results"]], inputs["gates"].double()
+    terms = [result * gates[..., n, None] for n, result in enumerate(results)]
+    right, sizes = sum(terms), sum(term.abs() for term in terms)
+    unit = torch.finfo(inputs["results"][0].dtype).eps / 2
+    return right, unit * right.abs() + (len(terms) + 1) * 2.0**-24 * sizes + torch.finfo(torch.float16).tiny

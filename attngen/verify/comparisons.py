@@ -9,18 +9,26 @@ from typing import Any
 import torch
 
 from attngen import reference
-from attngen.inputs_sparse import make_block_select, make_blocks, make_listed, make_quantised_index, make_scores
+from attngen.inputs_sparse import (
+    make_block_select,
+    make_blocks,
+    make_gated,
+    make_listed,
+    make_quantised_index,
+    make_scores,
+)
 from attngen.op.quantise import quantise_in_torch
 from attngen.plan import Plan
 from attngen.plan.block_select import BlockSelectPlan
 from attngen.plan.forward import ForwardPlan
+from attngen.plan.gated import GatedPlan
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.indexer import IndexerPlan
 from attngen.plan.quantise import QuantisePlan
 from attngen.plan.routed import RoutedPlan
 from attngen.plan.select import SelectPlan
 from attngen.spec.model import Kind
-from attngen.verify.answers import exact_logits, exact_selection
+from attngen.verify.answers import exact_gated, exact_logits, exact_selection
 from attngen.verify.baseline import same_dtype
 from attngen.verify.block_lists import block_scores, list_fault
 from attngen.verify.bounds import element_bound, logits_bound, lse_bound
@@ -70,6 +78,18 @@ def _routed(plan: RoutedPlan, case: Case, interpret: bool) -> Comparison:
     others = {name: value for name, value in inputs.items() if name != "blocks"}
     indices = reference.keys_of_blocks(inputs["blocks"], plan.select.size)
     return _attention(kind, inputs, {**others, "indices": indices}, interpret)
+
+
+def _gated(plan: GatedPlan, case: Case, interpret: bool) -> Comparison:
+    """Within one rounding of the sum, and what float32 adds."""
+    inputs = make_gated(plan.kind, case.batch, case.seq_q, device=_device(interpret), seed=case.seq_k)
+    right, allowed = exact_gated(inputs)
+
+    def verdict(base: Finding, found: torch.Tensor) -> Finding:
+        base = replace(base, error=worst_share(found.double(), right, allowed), allowed=1.0)
+        return base if base.error <= 1.0 else failed(base, "the error is larger than rounding explains")
+
+    return Comparison(inputs, verdict)
 
 
 def _block_select(plan: BlockSelectPlan, case: Case, interpret: bool) -> Comparison:
@@ -168,6 +188,7 @@ def _device(interpret: bool) -> str:
 COMPARISONS: dict[str, Callable[[Any, Case, bool], Comparison]] = {
     "block_select": _block_select,
     "forward": _forward,
+    "gated": _gated,
     "gathered": _gathered,
     "indexer": _indexer,
     "quantise": _quantise,
