@@ -47,10 +47,10 @@ STDOUT = "-"
 )
 @click.option(
     "--against",
-    default="sdpa,cudnn,flex,fa3,fa4,deep_gemm,deep_gemm+topk,flash_mla",
+    default="sdpa,cudnn,flex,fa3,fa4,deep_gemm,deep_gemm+topk,flash_mla,dense",
     metavar="LIST",
-    help="Systems to measure beside: sdpa, cudnn, fa2, flex, fa3, fa4, deep_gemm, deep_gemm+topk, flash_mla; or all, "
-    "or none. [all but fa2]",
+    help="Systems to measure beside: sdpa, cudnn, fa2, flex, fa3, fa4, deep_gemm, deep_gemm+topk, flash_mla, "
+    "dense (all keys, by attngen); or all, or none. [all but fa2]",
 )
 @click.option("--host", is_flag=True, help="Also what a call costs the host, and how long a first call takes.")
 @click.option("--tune", "minutes", type=Positive(), metavar="M", help="Tune first, M minutes in all.")

@@ -100,8 +100,8 @@ def named_target(db: Database, name: str) -> Target:
 
 
 def _kinds(spec: Spec) -> list[Kind]:
-    """A spec's kinds and their branches, each that selects followed by what it is where there are few keys."""
-    ones = [one for kind in spec.kinds for one in kind.branches or (kind,)]
+    """A spec's kinds after their branches, each that selects followed by what it is where there are few keys."""
+    ones = [one for kind in spec.kinds for one in (*kind.branches, kind)]
     pairs = [(one, None if one.select is None else attended_whole(one)) for one in ones]
     return [one for pair in pairs for one in pair if one is not None]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 
+import pytest
 import torch
 import transformers
 from transformers import AutoModel, AutoModelForCausalLM
@@ -68,6 +69,14 @@ SELECTING = {
     "glm_moe_dsa": ("GlmMoeDsaConfig", LATENT),
     "glm_moe_dsa sharing": ("GlmMoeDsaConfig", dict(**LATENT, indexer_types=["full", "shared", "full", "shared"])),
 }
+
+
+def caches(names) -> list:
+    """(model, cache): each model and each cache often, the other pairs seldom."""
+    names = list(names)
+    often = {(names[0], "dynamic"), (names[-1], "static")}
+    pairs = [(name, cache) for name in names for cache in ("dynamic", "static")]
+    return [pair if pair in often else pytest.param(*pair, marks=pytest.mark.slow) for pair in pairs]
 
 
 def config(name: str, **changes):

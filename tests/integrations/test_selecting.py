@@ -15,7 +15,7 @@ from attngen.integrations.transformers import register
 from attngen.integrations.transformers.expanded import Expanded
 from attngen.op import KindOp, SparseOp
 from attngen.spec.model import HeadDim, Heads, Latent
-from tests.integrations.models import SELECTING, TOP_K, batch, config, difference, hidden_states, model
+from tests.integrations.models import SELECTING, TOP_K, batch, caches, config, difference, hidden_states, model
 
 # Float32 against float32: each layer rounds a few times, and each rounding is at most 2**-24 of a value.
 ROUNDING = 64 * 2.0**-24
@@ -56,8 +56,7 @@ def test_hidden_states(name, padding, device):
         assert made(**inputs).logits.isfinite().all()  # rows of padding too
 
 
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("name", SELECTING)
+@pytest.mark.parametrize(("name", "cache"), caches(SELECTING))
 def test_generation_with_left_padding(name, cache):
     """From fewer keys than are selected, all of which are attended to, to more."""
     register(spec_of(name), name="attngen-test")

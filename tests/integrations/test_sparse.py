@@ -17,7 +17,7 @@ from attngen.integrations.transformers import absorbed, use_sparse_attention
 from attngen.integrations.transformers.absorbed import Text, parts
 from attngen.integrations.transformers.indexing import index_queries
 from attngen.reference import index_scores
-from tests.integrations.models import LATENT, SELECTING, TOP_K, batch, config, difference, hidden_states, model
+from tests.integrations.models import LATENT, SELECTING, TOP_K, batch, caches, config, difference, hidden_states, model
 from tests.integrations.sparse_models import NAME, SHARING, attentions, replaced, spec_of
 
 # Float32 against float32: each layer rounds a few times, and each rounding is at most 2**-24 of a value.
@@ -106,8 +106,7 @@ def chosen(lists, matrix):
     return marks.scatter_(-1, kept, True)[..., :-1] & matrix
 
 
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
-@pytest.mark.parametrize("name", ["deepseek_v32", SHARING])
+@pytest.mark.parametrize(("name", "cache"), caches(["deepseek_v32", SHARING]))
 def test_generation_gives_the_logits_of_the_whole_text_from_a_cache_of_latents(name, cache):
     """A query selects the same keys beside a cache and without one, from fewer keys than top_k to more."""
     made = replaced(name)
@@ -136,8 +135,8 @@ def test_generation_gives_the_logits_of_the_whole_text_from_a_cache_of_latents(n
             assert layer.indexer_keys.numel() == tokens * LATENT["index_head_dim"]
 
 
-@pytest.mark.parametrize("padding", ["none", "left"])
-@pytest.mark.parametrize("name", ["deepseek_v32", SHARING])
+@pytest.mark.parametrize("padding", [pytest.param("none", marks=pytest.mark.slow), "left"])
+@pytest.mark.parametrize("name", [pytest.param("deepseek_v32", marks=pytest.mark.slow), SHARING])
 def test_queries_attend_in_parts(monkeypatch, name, padding):
     """Also those of a text that goes on beside a cache."""
     made, inputs = replaced(name), batch(padding)

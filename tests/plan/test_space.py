@@ -29,7 +29,8 @@ SIZES = [None, (1, 1, 8192), (4, 16, 16), (8, 100, 100), (1, 4096, 4096), (1, 13
 
 
 def kinds() -> list[Kind]:
-    examples = [kind for path in EXAMPLES for kind in load_spec(path).kinds if kind.select is None]
+    ones = [one for path in EXAMPLES for kind in load_spec(path).kinds for one in kind.branches or (kind,)]
+    examples = [kind for kind in ones if kind.select is None]
     window = Window(64, 64)
     shapes = [((16, 16), window), ((24, 40), None), ((96, 96), window), ((192, 128), None), ((256, 256), window)]
     odd = [

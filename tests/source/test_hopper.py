@@ -57,11 +57,8 @@ QUICK = (
     "128 wide, causal",
     "192 and 128 wide, in turns",
     "256 wide",
-    "a window, heads packed",
     "FP8, 128 wide, causal",
     "FP8, 64 wide, 192 rows",
-    "FP8, 256 wide",
-    "FP8, a window, heads packed",
 )
 
 
