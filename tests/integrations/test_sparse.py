@@ -135,8 +135,9 @@ def test_generation_gives_the_logits_of_the_whole_text_from_a_cache_of_latents(n
             assert layer.indexer_keys.numel() == tokens * LATENT["index_head_dim"]
 
 
-@pytest.mark.parametrize("padding", [pytest.param("none", marks=pytest.mark.slow), "left"])
-@pytest.mark.parametrize("name", [pytest.param("deepseek_v32", marks=pytest.mark.slow), SHARING])
+@pytest.mark.slow
+@pytest.mark.parametrize("padding", ["none", "left"])
+@pytest.mark.parametrize("name", ["deepseek_v32", SHARING])
 def test_queries_attend_in_parts(monkeypatch, name, padding):
     """Also those of a text that goes on beside a cache."""
     made, inputs = replaced(name), batch(padding)

@@ -181,7 +181,7 @@ def test_gpus_without_such_products_are_refused(name):
     assert feasible(plan, default_config(plan, get_target("rtx4090")), target) in REFUSED[name]
 
 
-@pytest.mark.parametrize("name", ["rtx4090", "h100", "b200"])
+@pytest.mark.parametrize("name", ["rtx4090", "h100", pytest.param("b200", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fields", [{"causal": True}, {"window": Window(64, 64), "softcap": 5.0}], ids=str)
 def test_kernels_compile_without_spills(name, fields, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
