@@ -53,12 +53,10 @@ KERNELS = {
 }
 QUICK = (
     "64 wide, 192 rows",
-    "two chunks, causal",
     "128 wide, causal",
     "192 and 128 wide, in turns",
     "256 wide",
     "FP8, 128 wide, causal",
-    "FP8, 64 wide, 192 rows",
 )
 
 
