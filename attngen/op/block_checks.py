@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from attngen.errors import CallError
@@ -13,23 +15,25 @@ Tensor = torch.Tensor
 Maybe = torch.Tensor | None
 
 
-def check_block_call(
-    whole: ForwardPlan,
-    lists: int,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    blocks: Maybe,
-    sink: Maybe,
-    offsets: Maybe,
-    key_range: Maybe,
-) -> None:
+class BlockCall(NamedTuple):
+    """What the operator of a kind that selects blocks is given, in order."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    blocks: Maybe = None
+    sink: Maybe = None
+    offsets: Maybe = None
+    key_range: Maybe = None
+
+
+def check_block_call(whole: ForwardPlan, lists: int, call: BlockCall) -> None:
     """CallError unless shapes, dtypes, devices and strides are those of a kind with so many lists for a query;
     ``whole`` is the plan of its attention to all keys."""
-    kind = whole.kind
-    check_sink(kind, sink)
-    given = {"sink": sink} if kind.sink else {}
-    check_call(whole, q, k, v, {**given, "offsets": offsets, "key_range": key_range})
+    kind, q, blocks = whole.kind, call.q, call.blocks
+    check_sink(kind, call.sink)
+    given = {"sink": call.sink} if kind.sink else {}
+    check_call(whole, q, call.k, call.v, {**given, "offsets": call.offsets, "key_range": call.key_range})
     if blocks is None:
         return
     batch, _, seq_q, _ = q.shape

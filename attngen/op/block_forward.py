@@ -11,7 +11,7 @@ from attngen import reference
 from attngen.database import Database
 from attngen.errors import CallError
 from attngen.op.arguments import empty_outputs
-from attngen.op.block_checks import check_block_call
+from attngen.op.block_checks import BlockCall, check_block_call
 from attngen.op.block_selector import BlockSelector
 from attngen.op.choose import Chooser, Chosen
 from attngen.op.kernels import Launchers
@@ -23,13 +23,12 @@ from attngen.problem import Problem
 from attngen.spec.model import Kind
 
 Tensor = torch.Tensor
-Maybe = torch.Tensor | None
-OPTIONAL = ("blocks", "sink", "offsets", "key_range")
+OPTIONAL = BlockCall._fields[3:]
 SCHEMA = f"(Tensor q, Tensor k, Tensor v, {', '.join(f'Tensor? {name}=None' for name in OPTIONAL)}) -> (Tensor, Tensor)"
 
 
 class BlockForward:
-    """(q, k, v, blocks, sink, offsets, key_range) -> (out, lse), on each device.
+    """(the fields of a ``BlockCall``) -> (out, lse), on each device.
 
     blocks: int32 (batch, lists, seq_q, any), a list for each head or each KV head. Without them they are selected by
     ``selector``, but where every list would hold every block: there the kind's forward kernel attends to all keys.
@@ -48,58 +47,33 @@ class BlockForward:
         """Whether a list that is selected is of all blocks."""
         return seq_k <= self.blocks.size * self.blocks.top_k
 
-    def cuda(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        blocks: Maybe = None,
-        sink: Maybe = None,
-        offsets: Maybe = None,
-        key_range: Maybe = None,
-    ) -> tuple[Tensor, Tensor]:
+    def cuda(self, *given: Any) -> tuple[Tensor, Tensor]:
         """By kernels."""
-        check_block_call(self.whole.plan, lists_of(self.kind), q, k, v, blocks, sink, offsets, key_range)
+        call = self._checked(given)
+        q, k, blocks = call.q, call.k, call.blocks
         if blocks is None and self.takes_all(k.shape[2]):
-            return self.whole.cuda(q, k, v, *(() if sink is None else (sink,)), offsets, key_range)
+            sink = () if call.sink is None else (call.sink,)
+            return self.whole.cuda(q, k, call.v, *sink, call.offsets, call.key_range)
         if blocks is None:
-            blocks = self._select.cuda(q, k, None, None, offsets, key_range)
+            blocks = self._select.cuda(q, k, None, None, call.offsets, call.key_range)
         launcher = self.launchers.at(q.shape[0], q.shape[2], k.shape[2])
-        return launcher(q, k, v, blocks, sink=sink, offsets=offsets, key_range=key_range)
+        return launcher(q, k, call.v, blocks, sink=call.sink, offsets=call.offsets, key_range=call.key_range)
 
-    def cpu(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        blocks: Maybe = None,
-        sink: Maybe = None,
-        offsets: Maybe = None,
-        key_range: Maybe = None,
-    ) -> tuple[Tensor, Tensor]:
+    def cpu(self, *given: Any) -> tuple[Tensor, Tensor]:
         """By the reference."""
-        check_block_call(self.whole.plan, lists_of(self.kind), q, k, v, blocks, sink, offsets, key_range)
-        placed: dict[str, Any] = {"offsets": offsets, "key_range": key_range}
+        call = self._checked(given)
+        q, k, blocks = call.q, call.k, call.blocks
+        placed: dict[str, Any] = {"offsets": call.offsets, "key_range": call.key_range}
         if blocks is None and not self.takes_all(k.shape[2]):
             blocks = self._select.cpu(q, k, None, None, **placed)
         indices = None if blocks is None else keys_of_valid(blocks, self.blocks.size, k.shape[2])
-        exact, exact_lse = reference.attention(self.kind, q, k, v, indices=indices, sink=sink, **placed)
+        exact, exact_lse = reference.attention(self.kind, q, k, call.v, indices=indices, sink=call.sink, **placed)
         out, lse = empty_outputs(q, self.kind.head_dim.v)
         return out.copy_(exact), lse.copy_(exact_lse)
 
-    def fake(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        blocks: Maybe = None,
-        sink: Maybe = None,
-        offsets: Maybe = None,
-        key_range: Maybe = None,
-    ) -> tuple[Tensor, Tensor]:
+    def fake(self, *given: Any) -> tuple[Tensor, Tensor]:
         """Results, not computed."""
-        check_block_call(self.whole.plan, lists_of(self.kind), q, k, v, blocks, sink, offsets, key_range)
-        return empty_outputs(q, self.kind.head_dim.v)
+        return empty_outputs(self._checked(given).q, self.kind.head_dim.v)
 
     def chosen(self, q: Tensor, k: Tensor, v: Tensor) -> Chosen:
         """The config of the kernel that attends where blocks are selected, for tensors of these shapes."""
@@ -107,6 +81,11 @@ class BlockForward:
             return self.whole.chooser(q, k, v)
         problem = Problem(self.launchers.plan.kernel, self.kind.digest(), q.shape[0], q.shape[2], k.shape[2])
         return self.launchers.chooser.at(problem)
+
+    def _checked(self, given: tuple[Any, ...]) -> BlockCall:
+        call = BlockCall(*given)
+        check_block_call(self.whole.plan, lists_of(self.kind), call)
+        return call
 
     @property
     def _select(self) -> BlockSelector:
