@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from attngen.plan.forward import run_time_arguments
+from attngen.plan.attention import run_time_arguments
 from attngen.plan.work import first_position
 from attngen.spec.model import Kind
 

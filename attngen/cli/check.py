@@ -47,7 +47,7 @@ def spec_values(spec: Spec, waiting: dict[str, str]) -> dict[str, Any]:
 
 def print_spec(spec: Spec) -> None:
     """The kinds, their layers, and what each sees."""
-    from attngen.plan.forward import run_time_arguments
+    from attngen.plan.attention import run_time_arguments
 
     say(f"{spec.name}: {layers.counted(spec.layers, 'layer')}, {layers.counted(len(spec.kinds), 'kind')}", "bold")
     say()

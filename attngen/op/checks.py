@@ -8,19 +8,19 @@ from typing import Any
 import torch
 
 from attngen.errors import CallError, did_you_mean, one_of
-from attngen.plan.forward import ForwardPlan
+from attngen.plan.attention import AttentionPlan
 
 ALWAYS_OPTIONAL = ("offsets", "key_range")
 MAX_STRIDE = 2**22  # elements from one key to the next; kernels multiply it by a tile's keys in 32 bits
 MAX_EXACT_INT = 2**24  # numbers of expressions are float32 in a kernel
 
 
-def keywords_of(plan: ForwardPlan) -> tuple[str, ...]:
+def keywords_of(plan: AttentionPlan) -> tuple[str, ...]:
     """Keywords of the op after q, k and v, in the order in which it takes them."""
     return tuple(argument.name for argument in plan.arguments) + ALWAYS_OPTIONAL
 
 
-def ordered_keywords(plan: ForwardPlan, keywords: Mapping[str, Any]) -> list[Any]:
+def ordered_keywords(plan: AttentionPlan, keywords: Mapping[str, Any]) -> list[Any]:
     """The values of ``keywords`` in the op's order; CallError for one too many or missing."""
     names = keywords_of(plan)
     for name in keywords:
@@ -55,7 +55,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def check_call(
-    plan: ForwardPlan,
+    plan: AttentionPlan,
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
@@ -108,7 +108,7 @@ def check_call(
     _check_extras(plan, q, k, extras)
 
 
-def _check_extras(plan: ForwardPlan, q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any]) -> None:
+def _check_extras(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any]) -> None:
     batch, heads = q.shape[0], q.shape[1]
     for argument in plan.arguments:
         value = extras[argument.name]

@@ -10,6 +10,7 @@ from attngen.op.block_select import BlockSelectLauncher
 from attngen.op.choose import Chooser
 from attngen.op.gated import GatedLauncher
 from attngen.op.gathered import GatheredLauncher
+from attngen.op.gradient_launch import ElementsLauncher, KeysLauncher, QueriesLauncher, RowsLauncher
 from attngen.op.indexer import IndexerLauncher
 from attngen.op.launch import Launcher
 from attngen.op.quantise import QuantiseLauncher
@@ -19,6 +20,10 @@ from attngen.plan import Plan
 from attngen.problem import Problem
 
 LAUNCHERS: dict[str, Any] = {
+    "backward_elements": ElementsLauncher,
+    "backward_kv": KeysLauncher,
+    "backward_q": QueriesLauncher,
+    "backward_rows": RowsLauncher,
     "block_select": BlockSelectLauncher,
     "forward": Launcher,
     "gated": GatedLauncher,

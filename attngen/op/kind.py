@@ -11,10 +11,10 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, NotGeneratedError
-from attngen.op.backward import without_backward
+from attngen.op.autograd import records_gradients, trained_operator
 from attngen.op.checks import check_tensor, ordered_keywords
 from attngen.op.choose import Chooser, Chosen, target_here
-from attngen.op.register import operator, operator_name
+from attngen.op.register import Implementation, operator, operator_name
 from attngen.plan import ForwardPlan, plan_forward
 from attngen.problem import Problem
 from attngen.source import render
@@ -29,7 +29,7 @@ class KindOp:
         self._spec = spec
         self._db = db
         with suppress(NotGeneratedError):  # said when the op is used
-            _ = self.operator  # made now, because torch.compile cannot make it in the middle of a graph
+            _ = self.operator, self.trained  # made now, because torch.compile cannot make them in the middle of a graph
 
     @cached_property
     def plan(self) -> ForwardPlan:
@@ -41,9 +41,18 @@ class KindOp:
         return Chooser(self.plan, self._db)
 
     @cached_property
-    def operator(self) -> Callable:
-        """The torch operator: (q, k, v, the kind's keywords in order) -> (out, lse)."""
+    def _operator(self) -> tuple[Callable, Implementation]:
         return operator(operator_name(self._spec, self.kind, self._db), self.plan, self.chooser)
+
+    @property
+    def operator(self) -> Callable:
+        """The torch operator: (q, k, v, the kind's keywords in order) -> (out, lse); it records no gradients."""
+        return self._operator[0]
+
+    @cached_property
+    def trained(self) -> Callable:
+        """The same with gradients."""
+        return trained_operator(operator_name(self._spec, self.kind, self._db), self._operator[1], self._db)
 
     def __call__(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, return_lse: bool = False, **keywords: Any
@@ -54,16 +63,20 @@ class KindOp:
         the spec's dtype, any strides but a unit last one.
         keywords: what the spec leaves to run time (``plan.arguments``), and always ``offsets`` (batch,) int32, the
         position of the first query (default seq_k - seq_q), and ``key_range`` (batch, 2) int32, first and end of the
-        valid keys.
+        valid keys. Under autocast q, k and v are taken to the spec's dtype.
         Returns out (batch, heads, seq_q, v dim), of FP8 in bfloat16, and with ``return_lse`` also lse (batch, heads,
-        seq_q), float32, natural log, without the sink; a row that sees no key gives 0 and -inf. CPU tensors take the
-        float64 reference.
+        seq_q), float32, natural log, without the sink; a row that sees no key gives 0 and -inf. Both are differentiable
+        in q, k, v and what the score reads (sink, alibi_slopes, tensors of its expression), with the same bits from run
+        to run. CPU tensors take the float64 reference.
         Raises CallError (a ValueError) for what does not fit the spec.
         """
         extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
         for name, tensor in (("q", q), ("k", k), ("v", v)):
             check_tensor(name, tensor)
-        out, lse = without_backward(self.operator, self.kind.name, q, k, v, *extras)
+        if torch.is_autocast_enabled(q.device.type):
+            q, k, v = (autocast(self.kind, x) for x in (q, k, v))
+        call = self.trained if records_gradients((q, k, v, *extras)) else self.operator
+        out, lse = call(q, k, v, *extras)
         return (out, lse) if return_lse else out
 
     def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
@@ -79,3 +92,9 @@ class KindOp:
 
     def __repr__(self) -> str:
         return f"<attngen op {self._spec}.{self.kind.name}>"
+
+
+def autocast(kind: Kind, tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` in the dtype that kernels of ``kind`` take; what is in 8 bits or 64 stays as it is."""
+    castable = tensor.dtype in (torch.float32, torch.bfloat16, torch.float16) and not kind.quantised
+    return tensor.to(getattr(torch, kind.torch_dtype)) if castable else tensor

@@ -43,27 +43,46 @@ class Computes(Protocol):
 Made = TypeVar("Made", bound=Computes)
 
 
-def defined(name: str, schema: str, make: Callable[[], Made]) -> tuple[Callable, Made]:
-    """The operator ``attngen::name`` and what computes it, which ``make`` gives where it is not defined yet."""
+class Differentiates(Protocol):
+    """What PyTorch asks of an operator's gradients, as ``torch.library.register_autograd`` takes it."""
+
+    def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None: ...
+
+    @property
+    def backward(self) -> Callable[..., Any]: ...
+
+
+def defined(
+    name: str, schema: str, make: Callable[[], Made], autograd: Differentiates | None = None
+) -> tuple[Callable, Made]:
+    """The operator ``attngen::name`` and what computes it, which ``make`` gives where it is not defined yet.
+
+    Without ``autograd`` gradients are not recorded, and a call costs less for it.
+    """
     if name not in _registered:
         _library.define(f"{name}{schema}")
         made = make()
         _library.impl(name, made.cuda, "CUDA")
         _library.impl(name, made.cpu, "CPU")
-        _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
         torch.library.register_fake(f"{NAMESPACE}::{name}", made.fake, lib=_library)
+        if autograd is None:
+            _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+        else:
+            torch.library.register_autograd(
+                f"{NAMESPACE}::{name}", autograd.backward, setup_context=autograd.setup_context, lib=_library
+            )
         _registered[name] = (getattr(getattr(torch.ops, NAMESPACE), name).default, made)
     return _registered[name]
 
 
-def operator(name: str, plan: ForwardPlan, chooser: Chooser) -> Callable:
-    """The operator ``attngen::name`` of a forward kernel; (q, k, v, *keywords) -> (out, lse).
+def operator(name: str, plan: ForwardPlan, chooser: Chooser) -> tuple[Callable, Implementation]:
+    """The operator ``attngen::name`` of a forward kernel, (q, k, v, *keywords) -> (out, lse), and what computes it.
 
     Its configs come from ``chooser`` from now on: a spec loaded again sees what was tuned in between.
     """
     call, implementation = defined(name, schema(plan), lambda: Implementation(plan, chooser))
     implementation.choose_with(chooser)
-    return call
+    return call, implementation
 
 
 class Latest:
@@ -82,9 +101,9 @@ class Latest:
         return self.by.fake(*arguments)
 
 
-def latest_operator(name: str, schema: str, by: Computes) -> Callable:
+def latest_operator(name: str, schema: str, by: Computes, autograd: Differentiates | None = None) -> Callable:
     """The operator ``attngen::name``, computed by ``by`` from now on."""
-    call, latest = defined(name, schema, Latest)
+    call, latest = defined(name, schema, Latest, autograd)
     latest.by = by
     return call
 
@@ -95,12 +114,16 @@ def operator_name(spec: str, kind: Kind, db: Database | str | None) -> str:
     return re.sub(r"^(?=\d)|\W", "_", f"{spec}_{kind.name}_{kind.digest()}{url}")
 
 
-def schema(plan: ForwardPlan) -> str:
+def parameters(plan: ForwardPlan) -> list[str]:
+    """What a forward operator takes, as a schema says it."""
     parts = ["Tensor q", "Tensor k", "Tensor v"]
     for argument in plan.arguments:
         parts.append(f"{'float' if argument.shape == 'scalar' else 'Tensor'} {argument.name}")
-    parts += ["Tensor? offsets=None", "Tensor? key_range=None"]
-    return f"({', '.join(parts)}) -> (Tensor, Tensor)"
+    return [*parts, "Tensor? offsets=None", "Tensor? key_range=None"]
+
+
+def schema(plan: ForwardPlan) -> str:
+    return f"({', '.join(parameters(plan))}) -> (Tensor, Tensor)"
 
 
 class Implementation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from attngen.package.words import placed, returned, seen_and_scored, tensors
-from attngen.plan.forward import run_time_arguments
+from attngen.plan.attention import run_time_arguments
 from attngen.plan.listed import blocks_of, lists_of
 from attngen.spec.model import Kind
 

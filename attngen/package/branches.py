@@ -14,7 +14,8 @@ from attngen.package.names import function_names, natural_key
 from attngen.package.op import Op, Tuning, make_op
 from attngen.package.selecting import PLACED
 from attngen.package.words import described, placed, tensors, wrapped, wrapped_lines
-from attngen.plan.forward import plan_forward, run_time_arguments
+from attngen.plan.attention import run_time_arguments
+from attngen.plan.forward import plan_forward
 from attngen.spec.model import Kind
 from attngen.target import Target
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from attngen.plan.forward import Argument
+from attngen.plan.attention import Argument
 from attngen.source.text import call
 
 

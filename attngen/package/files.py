@@ -24,7 +24,7 @@ from attngen.package.op import Op, make_op
 from attngen.package.selecting import SelectingOp
 from attngen.package.sparse import SparseOp, make_sparse_op
 from attngen.plan import plan_forward
-from attngen.plan.forward import run_time_arguments
+from attngen.plan.attention import run_time_arguments
 from attngen.plan.hopper import VISITS
 from attngen.plan.kernels import selects_keys
 from attngen.plan.listed import selects_blocks

@@ -14,8 +14,8 @@ from attngen.package.names import natural_key
 from attngen.package.variants import Variant, variants_of
 from attngen.package.words import WIDTH, described, placed, returned, seen_and_scored, tensors, wrapped, wrapped_lines
 from attngen.plan import ForwardPlan
+from attngen.plan.attention import Argument
 from attngen.plan.boxes import is_gluon, query_box
-from attngen.plan.forward import Argument
 from attngen.plan.hopper_window import HopperWindowShape
 from attngen.spec.model import Kind
 

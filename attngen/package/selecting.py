@@ -10,7 +10,7 @@ from attngen.package.names import natural_key
 from attngen.package.op import Op, Tuning
 from attngen.package.tables import Table
 from attngen.package.variants import Variant
-from attngen.plan.forward import run_time_arguments
+from attngen.plan.attention import run_time_arguments
 from attngen.spec.model import Kind
 
 PLACED = ("offsets", "key_range")

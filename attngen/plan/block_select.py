@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attngen.errors import NotGeneratedError
+from attngen.plan.attention import LOG2E
 from attngen.plan.chunks import Chunk, head_dim_chunks
-from attngen.plan.forward import LOG2E
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import next_power_of_two
 from attngen.spec.model import BlockSelect, Compress, Kind

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from attngen.errors import NotGeneratedError
+from attngen.plan.attention import LOG2E
 from attngen.plan.chunks import Chunk, head_dim_chunks
-from attngen.plan.forward import LOG2E
 from attngen.plan.keys import Term
 from attngen.plan.visibility import visibility
 from attngen.spec.model import Kind

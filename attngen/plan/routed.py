@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attngen.errors import NotGeneratedError
+from attngen.plan.attention import LOG2E
 from attngen.plan.chunks import Chunk, head_dim_chunks
-from attngen.plan.forward import LOG2E
 from attngen.plan.gathered import UNGENERATED
 from attngen.plan.keys import Interval, Term, interval_of
 from attngen.plan.listed import blocks_of

@@ -59,11 +59,11 @@ def attention(
             keys, values = (_head(x, b, h // group, scale, dtype) for x, scale in ((k, k_scale), (v, v_scale)))
             for start in range(0, seq_q, ROWS):
                 rows = slice(start, min(start + ROWS, seq_q))
-                i, j = _positions(seq_q, seq_k, rows, b, offsets, q.device)
+                i, j = positions(seq_q, seq_k, rows, b, offsets, q.device)
                 names = {"i": i, "j": j, "h": h, "b": b}
                 s = (queries[rows] @ keys.T) * kind.scale
                 s = scored(kind, s, names, alibi_slopes, named)
-                seen = _visible(kind, names, seq_k, prefix, key_range, named)
+                seen = seen_by(kind, names, seq_k, prefix, key_range, named)
                 if indices is not None:
                     places = indices.shape[1] if indices.dim() == 4 else 1  # lists of a query, one for some heads each
                     seen &= listed(indices[b, ..., rows, :], h * places // heads, seq_k)
@@ -72,7 +72,7 @@ def attention(
                 denominator = total if sink is None else torch.logaddexp(total, sink[h].to(dtype))
                 p = torch.exp(s - denominator[:, None]).masked_fill(~seen, 0.0)
                 p = p.masked_fill((total == -math.inf)[:, None], 0.0)
-                usable = values.masked_fill(~_valid(j, b, seq_k, key_range).T, 0.0)
+                usable = values.masked_fill(~usable_keys(j, b, seq_k, key_range).T, 0.0)
                 out[b, h, rows] = p @ usable
                 lse[b, h, rows] = total
     return out, lse
@@ -113,25 +113,25 @@ def visible(
     **named: Any,
 ) -> torch.Tensor:
     """Which keys each query sees: bool (seq_q, seq_k), for one head of one sequence."""
-    i, j = _positions(seq_q, seq_k, slice(0, seq_q), batch, offsets, device)
-    return _visible(kind, {"i": i, "j": j, "h": head, "b": batch}, seq_k, prefix, key_range, named)
+    i, j = positions(seq_q, seq_k, slice(0, seq_q), batch, offsets, device)
+    return seen_by(kind, {"i": i, "j": j, "h": head, "b": batch}, seq_k, prefix, key_range, named)
 
 
-def _positions(seq_q, seq_k, rows, b, offsets, device):
+def positions(seq_q, seq_k, rows, b, offsets, device):
     """Positions of queries (rows, 1) and keys (1, seq_k)."""
     offset = seq_k - seq_q if offsets is None else int(offsets[b])
     i = torch.arange(rows.start, rows.stop, device=device)[:, None] + offset
     return i, torch.arange(seq_k, device=device)[None, :]
 
 
-def _valid(j, b, seq_k, key_range):
+def usable_keys(j, b, seq_k, key_range):
     if key_range is None:
         return torch.ones_like(j, dtype=torch.bool)
     first, end = (int(x) for x in key_range[b])
     return (j >= first) & (j < min(end, seq_k))
 
 
-def _visible(kind: Kind, names: dict[str, Any], seq_k: int, prefix, key_range, named) -> torch.Tensor:
+def seen_by(kind: Kind, names: dict[str, Any], seq_k: int, prefix, key_range, named) -> torch.Tensor:
     i, j, b = names["i"], names["j"], names["b"]
     seen = torch.ones(i.shape[0], j.shape[1], dtype=torch.bool, device=j.device)
     last = j if kind.compress is None else j * kind.compress.stride + kind.compress.size - 1
@@ -155,7 +155,7 @@ def _visible(kind: Kind, names: dict[str, Any], seq_k: int, prefix, key_range, n
         seen |= (j < kind.always_first) & causal
     if kind.global_tokens is not None:
         seen |= ((i < kind.global_tokens) | (j < kind.global_tokens)) & causal
-    return seen & _valid(j, b, seq_k, key_range)
+    return seen & usable_keys(j, b, seq_k, key_range)
 
 
 def scored(kind: Kind, s: torch.Tensor, names: dict[str, Any], alibi_slopes: Any, named: dict) -> torch.Tensor:

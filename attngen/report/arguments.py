@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attngen.plan.forward import Argument, run_time_arguments
+from attngen.plan.attention import Argument, run_time_arguments
 from attngen.spec.model import Kind
 
 OPTIONAL = (

@@ -13,7 +13,7 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
-from attngen.plan.forward import run_time_arguments
+from attngen.plan.attention import run_time_arguments
 from attngen.plan.work import first_position
 from attngen.reference import visible
 from attngen.report.decided import decided

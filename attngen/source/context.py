@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from attngen.config import Config
+from attngen.plan.attention import LN2, LOG2E, AttentionPlan
 from attngen.plan.boxes import is_gluon
-from attngen.plan.forward import LN2, LOG2E, ForwardPlan
+from attngen.plan.forward import ForwardPlan
 from attngen.plan.keys import Dilation, FloorDiv, Interval
 from attngen.plan.space import window_tiles
 from attngen.source import elements, scalars
 from attngen.source.elementwise import (
     WEIGHT_BITS,
     Assignment,
+    Tile,
     exponential_scales,
     merged,
     row_bounds,
@@ -33,7 +36,7 @@ from attngen.spec.nodes import Name, Node, walk
 
 @dataclass(frozen=True)
 class Loop:
-    """One loop over keys, its bounds as Triton."""
+    """One loop over keys or queries, its bounds as Triton."""
 
     outer_first: str
     outer_end: str
@@ -49,24 +52,26 @@ class Loop:
 def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
     """Everything a forward template refers to."""
     packed = int(config.get("PACK_HEADS", 1)) > 1  # type: ignore[arg-type]
+    tile = Tile(packed=packed)
     terms = merged(plan.terms)
-    bounds, visible = row_bounds(terms)
-    nodes = _residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
+    bounds, visible = row_bounds(terms, tile)
+    nodes = residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
     state = ", ".join([f"acc_{c.index}" for c in plan.v_chunks] + ["row_max", "row_sum"])
     window, hopper = config["schedule"] == "window", is_gluon(config)
     resident = str(config["schedule"]).endswith("window")
-    elements_need = _element_names(plan, bounds, nodes)
+    elements_need = ["key_end", *element_names(plan, bounds, nodes)]
     taken = parameters(plan, config)
     context: dict[str, Any] = {
         "plan": plan,
         "kind": plan.kind,
         "entry": "attention_forward",
+        "tile_function": "attend_tile",
         "packed": packed,
         "loads": config.get("loads", "pointer"),
         "unbalanced": plan.unbalanced,
-        "docstring": _docstring(plan, config),
+        "docstring": docstring(plan, "Attention forward"),
         "constants": _constants(plan, config),
-        "helpers": _helpers(plan, nodes),
+        "helpers": helpers_of(plan, nodes),
         "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
         "parameters": taken,
         "types": forward_types(plan, config, [parameter.name for parameter in taken]),
@@ -76,9 +81,9 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
         "row_bounds": bounds,
-        "visible_lines": visible_lines(terms, visible, packed, 4 if resident else 8),
+        "visible_lines": visible_lines(terms, visible, tile, 4 if resident else 8),
         "residual": any(term.residual for term in terms),
-        "score_lines": score_lines(plan, packed),
+        "score_lines": score_lines(plan, tile),
         **exponential_scales(plan, packed),
         "guard_always": plan.kind.score is not None,
         "precision": ', input_precision="ieee"' if plan.kind.dtype == "float32" else "",
@@ -86,7 +91,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "accumulators": ", ".join(f"acc_{c.index}" for c in plan.v_chunks),
         "tile_names": elements_need,
         "tile_call": _tile_call(plan, config, elements_need, state),
-        "loops": _loops(plan, bool(config.get("SPLIT_MASKS", True))),
+        "loops": loops_of(plan, bool(config.get("SPLIT_MASKS", True))),
     }
     context["symbols"] = _symbols_used(context, window)
     if window:
@@ -117,11 +122,11 @@ def _resident_call(names: list[str], tile: int) -> list[str]:
     return [f"{name}_{tile}" if re.fullmatch(r"k_\d+", name) else key if name == "key" else name for name in names]
 
 
-def _residual_nodes(plan: ForwardPlan) -> list[Node]:
+def residual_nodes(plan: AttentionPlan) -> list[Node]:
     return [test for term in plan.terms for test in term.residual if not isinstance(test, Dilation)]
 
 
-def _helpers(plan: ForwardPlan, nodes: list[Node]) -> set[str]:
+def helpers_of(plan: AttentionPlan, nodes: list[Node]) -> set[str]:
     used = elements.helpers(nodes)
     if plan.kind.softcap is not None:
         used.add("tanh")
@@ -185,13 +190,13 @@ def _tile_call(plan: ForwardPlan, config: Config, elements_need: list[str], stat
     return [*names, "key"]
 
 
-def _element_names(plan: ForwardPlan, row_bounds: list[Assignment], nodes: list[Node]) -> list[str]:
-    """What masks and scores of single elements need from the kernel around them."""
-    names = ["key_end"] + [bound.name for bound in row_bounds]
+def element_names(plan: AttentionPlan, row_bounds: list[Assignment], nodes: list[Node], row: str = "i") -> list[str]:
+    """What masks and scores of single elements need from the kernel around them; ``row`` is the rows' position."""
+    names = [bound.name for bound in row_bounds]
     used = {node.id for root in nodes for node in walk(root) if isinstance(node, Name)}
     residual_dilation = any(isinstance(test, Dilation) for term in plan.terms for test in term.residual)
-    if plan.kind.alibi or residual_dilation or "i" in used:
-        names.append("i")
+    if plan.kind.alibi or residual_dilation or row in used:
+        names.append(row)
     if "h" in used:
         names.append("h")
     if "b" in used:
@@ -207,20 +212,26 @@ def _element_names(plan: ForwardPlan, row_bounds: list[Assignment], nodes: list[
     return names
 
 
-def _loops(plan: ForwardPlan, split_masks: bool) -> list[Loop]:
+def loops_of(plan: AttentionPlan, split_masks: bool = True, names: Mapping[str, str] | None = None) -> list[Loop]:
     last = len(plan.loops) - 1
-    return [loop_of(interval, n > 0, n < last, split_masks) for n, interval in enumerate(plan.loops)]
+    return [loop_of(interval, n > 0, n < last, split_masks, names) for n, interval in enumerate(plan.loops)]
 
 
-def loop_of(interval: Interval, follows: bool = False, followed: bool = False, split_masks: bool = True) -> Loop:
-    """An interval as the templates take it."""
+def loop_of(
+    interval: Interval,
+    follows: bool = False,
+    followed: bool = False,
+    split_masks: bool = True,
+    names: Mapping[str, str] | None = None,
+) -> Loop:
+    """An interval as the templates take it; ``names`` renames the symbols of its bounds."""
     masked_only = interval.always_masked or not split_masks
     inner = (interval.inner_first, interval.inner_end)
     return Loop(
-        outer_first=scalars.write(interval.outer_first),
-        outer_end=scalars.write(interval.outer_end),
-        inner_first="" if inner[0] is None else scalars.write(inner[0]),
-        inner_end="" if inner[1] is None else scalars.write(inner[1]),
+        outer_first=scalars.write(interval.outer_first, names),
+        outer_end=scalars.write(interval.outer_end, names),
+        inner_first="" if inner[0] is None else scalars.write(inner[0], names),
+        inner_end="" if inner[1] is None else scalars.write(inner[1], names),
         masked_only=masked_only,
         left_edge=interval.left_edge or (follows and not interval.always_masked),
         follows=follows,
@@ -229,9 +240,10 @@ def loop_of(interval: Interval, follows: bool = False, followed: bool = False, s
     )
 
 
-def _docstring(plan: ForwardPlan, config: Config) -> str:
+def docstring(plan: AttentionPlan, title: str) -> str:
+    """The generated module's own: what it is, and what it is specialised to."""
     head, *rest = describe_kind(plan.kind)
-    lines = [f"Attention forward, {head}.", ""]
+    lines = [f"{title}, {head}.", ""]
     lines += textwrap.wrap(f"Specialised to: {'; '.join(rest)}.", 116)
     lines += ["", "Needs torch and triton. Generated by attngen."]
     return "\n".join(lines) + "\n"

@@ -25,6 +25,8 @@ from attngen.spec.nodes import (
 # How tightly Python's operators bind, loosest first.
 _OR, _AND, _COMPARE, _SUM, _PRODUCT, _UNARY, _ATOM = range(7)
 
+COLUMN = "column"  # names a position that every element of a tile has
+
 _FUNCTIONS = {
     "abs": "tl.abs",
     "exp": "tl.exp",
@@ -90,7 +92,7 @@ class _Writer:
             case Number(value=value):
                 return _number(value)
             case Boolean(value=value):
-                return f"j[None, :] {'>=' if value else '<'} 0", _COMPARE
+                return f"{self.names[COLUMN]} {'==' if value else '!='} {self.names[COLUMN]}", _COMPARE
             case Name(id=name):
                 return self.names[name], _ATOM
             case Scalar(id=name):

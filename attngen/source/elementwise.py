@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import sympy as sp
 
-from attngen.plan.forward import ForwardPlan
+from attngen.plan.attention import AttentionPlan
 from attngen.plan.keys import Bound, Dilation, I, Term
 from attngen.source import elements, scalars
+from attngen.source.elements import COLUMN
 from attngen.source.text import call, conjunction
 from attngen.spec.nodes import Name, walk
 
@@ -24,6 +25,48 @@ class Assignment:
     comment: str = ""
 
 
+@dataclass(frozen=True)
+class Tile:
+    """How a tile of scores lies: the positions of its rows and of its columns, i of queries and j of keys.
+
+    ``symbols`` renames those of the algebra, which calls the row's position i.
+    """
+
+    row: str = "i"
+    column: str = "j"
+    packed: bool = False  # rows are queries of several heads
+    symbols: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What expressions of single elements call their values."""
+        across = {self.row: f"{self.row}[:, None]", self.column: f"{self.column}[None, :]"}
+        here = {"h": "h[:, None]" if self.packed else "h", "b": "batch", "s": "s", COLUMN: across[self.column]}
+        return across | here
+
+    @property
+    def of_columns(self) -> str:
+        return self.names[self.column]
+
+    @property
+    def distance(self) -> str:
+        return f"{self.names['i']} - {self.names['j']}"
+
+
+BY_QUERY = Tile()
+BY_KEY = Tile(
+    "j",
+    "i",
+    symbols={
+        "i": "j",
+        "i_first": "j_first",
+        "i_last": "j_last",
+        "key_first": "query_first",
+        "key_end": "query_end",
+    },
+)
+
+
 def merged(terms: tuple[Term, ...]) -> tuple[Term, ...]:
     """Terms that are an upper bound alone become one: j < max of the bounds."""
     heads = [term for term in terms if not term.lowers and not term.residual]
@@ -33,8 +76,8 @@ def merged(terms: tuple[Term, ...]) -> tuple[Term, ...]:
     return tuple(first if term is heads[0] else term for term in terms if term is heads[0] or term not in heads)
 
 
-def row_bounds(terms: tuple[Term, ...]) -> tuple[list[Assignment], list[list[str]]]:
-    """Assignments made once a tile, and for each term the comparisons of j that use them."""
+def row_bounds(terms: tuple[Term, ...], tile: Tile = BY_QUERY) -> tuple[list[Assignment], list[list[str]]]:
+    """Assignments made once a tile, and for each term the comparisons of a column's position that use them."""
     bounds: list[Assignment] = []
     visible: list[list[str]] = []
     for n, term in enumerate(terms):
@@ -46,65 +89,61 @@ def row_bounds(terms: tuple[Term, ...]) -> tuple[list[Assignment], list[list[str
         ):
             if not present:
                 continue
-            text = scalars.write(expression)
+            text = scalars.write(expression, tile.symbols)
             if I in expression.free_symbols:
                 bounds.append(Assignment(f"{name}{suffix}", text))
-                tests.append(f"(j[None, :] {relation} {name}{suffix}[:, None])")
+                tests.append(f"({tile.of_columns} {relation} {name}{suffix}[:, None])")
             elif expression.is_Symbol:
-                tests.append(f"(j[None, :] {relation} {text})")
+                tests.append(f"({tile.of_columns} {relation} {text})")
             else:
                 bounds.append(Assignment(f"{name}{suffix}", text))
-                tests.append(f"(j[None, :] {relation} {name}{suffix})")
+                tests.append(f"({tile.of_columns} {relation} {name}{suffix})")
         visible.append(tests)
     return bounds, visible
 
 
-def visible_lines(terms: tuple[Term, ...], visible: list[list[str]], packed: bool, indent: int) -> list[str]:
+def visible_lines(terms: tuple[Term, ...], visible: list[list[str]], tile: Tile, indent: int) -> list[str]:
     """The elementwise mask: the reads its tests need, then one condition a term, united."""
     reads = elements.Reads()
     united = []
     for n, (term, tests) in enumerate(zip(terms, visible, strict=True)):
         for test in term.residual:
             if isinstance(test, Dilation):
-                tests = [*tests, f"((i[:, None] - j[None, :]) % {test.step} == 0)"]
+                tests = [*tests, f"(({tile.distance}) % {test.step} == 0)"]
             else:
-                tests = [*tests, f"({elements.write(test, _names(packed), reads)})"]
+                tests = [*tests, f"({elements.write(test, tile.names, reads)})"]
         united.append(conjunction("visible", "|=" if n else "=", tests, indent))
-    return _read_lines(reads, indent) + united
+    return read_lines(reads, indent) + united
 
 
-def _read_lines(reads: elements.Reads, indent: int) -> list[str]:
+def read_lines(reads: elements.Reads, indent: int) -> list[str]:
     return [call(f"{name} = {helper}", arguments, indent) for (helper, *arguments), name in reads.calls.items()]
 
 
-def _names(packed: bool) -> dict[str, str]:
-    return {"i": "i[:, None]", "j": "j[None, :]", "h": "h[:, None]" if packed else "h", "b": "batch", "s": "s"}
-
-
-def score_lines(plan: ForwardPlan, packed: bool) -> list[str]:
+def score_lines(plan: AttentionPlan, tile: Tile) -> list[str]:
     """What is done to the products before the softmax; nothing when only a scale is, which the exponential takes."""
     kind = plan.kind
     if plan.plain_scores:
         return []
-    scale, rows = ("score_scale", "[:, None]" if packed else "") if kind.quantised else ("SOFTMAX_SCALE", "")
+    scale, rows = ("score_scale", "[:, None]" if tile.packed else "") if kind.quantised else ("SOFTMAX_SCALE", "")
     if kind.softcap is not None:
         lines = [f"s = SOFTCAP * tanh(s * ({scale} / SOFTCAP){rows})"]
     else:
         lines = [f"s = s * {scale}{rows}"]
     if kind.alibi:
-        slope = "slope[:, None]" if packed else "slope"
-        lines.append(f"s = s - {slope} * tl.abs(i[:, None] - j[None, :])  # ALiBi")
+        slope = "slope[:, None]" if tile.packed else "slope"
+        lines.append(f"s = s - {slope} * tl.abs({tile.distance})  # ALiBi")
     lines = [f"    {line}" for line in lines]
     if kind.score is not None:
         reads = elements.Reads()
-        text = elements.write(kind.score.tree, _names(packed), reads)
+        text = elements.write(kind.score.tree, tile.names, reads)
         if not any(isinstance(node, Name) and node.id == "s" for node in walk(kind.score.tree)):
             text = f"tl.zeros_like(s) + ({text})"
-        lines += [f"    # The spec's score: {kind.score.text}", *_read_lines(reads, 4), f"    s = {text}"]
+        lines += [f"    # The spec's score: {kind.score.text}", *read_lines(reads, 4), f"    s = {text}"]
     return lines
 
 
-def exponential_scales(plan: ForwardPlan, packed: bool) -> dict[str, str]:
+def exponential_scales(plan: AttentionPlan, packed: bool) -> dict[str, str]:
     """What scores are multiplied by in the exponential, by row and by element, and what is subtracted from them there.
 
     Scales that a call gives are loaded, and belong to a row's head; weights of 8 bits are shifted into their range.

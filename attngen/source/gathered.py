@@ -8,9 +8,9 @@ from typing import Any
 import sympy as sp
 
 from attngen.config import Config
+from attngen.plan.attention import LN2, LOG2E
 from attngen.plan.boxes import is_gluon
 from attngen.plan.chunks import Chunk
-from attngen.plan.forward import LN2, LOG2E
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.hopper import ROWS
 from attngen.plan.keys import KEY_FIRST, Dilation, FloorDiv, Term

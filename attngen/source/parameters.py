@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attngen.config import Config
+from attngen.plan.attention import AttentionPlan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper import VISITS
@@ -66,8 +67,12 @@ def _hopper_parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ..
 
 def _other_parameters(plan: ForwardPlan) -> list[Parameter]:
     """lse, where positions begin, and what the spec leaves to run time."""
+    return [Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"), *given_parameters(plan)]
+
+
+def given_parameters(plan: AttentionPlan) -> list[Parameter]:
+    """Where positions begin, and what the spec leaves to run time."""
     out = [
-        Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"),
         Parameter("offsets_ptr", "[batch], position of the first query, or None for seq_k - seq_q"),
         Parameter("key_range_ptr", "[batch, 2], first and end of the valid keys, or None for all"),
     ]
@@ -87,7 +92,7 @@ def _other_parameters(plan: ForwardPlan) -> list[Parameter]:
     return out
 
 
-def unspecialised(plan: ForwardPlan, persistent: bool) -> list[str]:
+def unspecialised(plan: AttentionPlan, persistent: bool = False) -> list[str]:
     """Parameters that vary from call to call: a new value must not ask for a compilation."""
     names = ["tile_count", "heads_together"] if persistent else []
     names += ["heads", "seq_q", "seq_k"]

@@ -19,6 +19,7 @@ from attngen.plan.forward import ForwardPlan
 from attngen.plan.routed import RoutedPlan
 from attngen.problem import next_power_of_two
 from attngen.resources import cache_dir, resource_dir
+from attngen.source.backward import backward_context
 from attngen.source.block_select import block_select_context
 from attngen.source.context import forward_context
 from attngen.source.gated import gated_context
@@ -32,6 +33,10 @@ from attngen.source.text import assignment, call, decorator, fold, tidy
 from attngen.source.types import NOTHING
 
 TEMPLATES = {  # of each kernel's schedules
+    "backward_elements": {"portable": "backward_elements_portable.py.j2"},
+    "backward_kv": {"portable": "backward_kv_portable.py.j2"},
+    "backward_q": {"portable": "backward_q_portable.py.j2"},
+    "backward_rows": {"portable": "backward_rows.py.j2"},
     "block_select": {"portable": "block_select_portable.py.j2"},
     "forward": {
         "portable": "forward_portable.py.j2",
@@ -47,6 +52,10 @@ TEMPLATES = {  # of each kernel's schedules
     "select": {"portable": "select_portable.py.j2", "hopper": "select_hopper.py.j2"},
 }
 CONTEXTS: dict[str, Callable[[Any, Config], dict[str, Any]]] = {  # by kernel
+    "backward_elements": backward_context,
+    "backward_kv": backward_context,
+    "backward_q": backward_context,
+    "backward_rows": backward_context,
     "block_select": block_select_context,
     "forward": forward_context,
     "gathered": gathered_context,

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from attngen.config import Config
-from attngen.plan.forward import LN2, LOG2E
+from attngen.plan.attention import LN2, LOG2E
 from attngen.plan.keys import Dilation, FloorDiv
 from attngen.plan.routed import RoutedPlan
 from attngen.source.context import loop_of
-from attngen.source.elementwise import Assignment, row_bounds, visible_lines
+from attngen.source.elementwise import BY_QUERY, Assignment, row_bounds, visible_lines
 from attngen.source.parameters import Parameter
 from attngen.source.types import NOTHING, descriptor, pointer
 from attngen.spec.describe import describe_kind
@@ -85,7 +85,7 @@ def routed_context(plan: RoutedPlan, config: Config) -> dict[str, Any]:
         "loads": config["loads"],
         "precision": ', input_precision="ieee"' if plan.kind.dtype == "float32" else "",
         "row_bounds": bounds,
-        "visible_lines": visible_lines((plan.term,), visible, packed=False, indent=8),
+        "visible_lines": visible_lines((plan.term,), visible, BY_QUERY, indent=8),
         "residual": bool(plan.term.residual),
         "symbols": symbols,
         "positions": bool(symbols & {"i", "i_first", "i_last"}),

@@ -28,7 +28,7 @@ _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "-": lambda a, b: a - b,
     "*": lambda a, b: a * b,
     "/": lambda a, b: torch.true_divide(*_tensors(a, b)),
-    "//": lambda a, b: torch.floor_divide(*_tensors(a, b)),
+    "//": lambda a, b: torch.div(*_tensors(a, b), rounding_mode="floor"),
     "%": lambda a, b: torch.remainder(*_tensors(a, b)),
 }
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 from typing import Literal
 
 from attngen.errors import AttngenError, did_you_mean, one_line, one_of
@@ -33,9 +34,11 @@ FUNCTIONS = (*MATH_FUNCTIONS, "abs", "floor", "min", "max", "where")
 OP_NAMES = (  # keywords and tensors of an op
     "q k v o out lse batch seq_q seq_k head heads kv head_dim layer layers kind sink alibi_slopes prefix offsets "
     "q_scale k_scale v_scale key_range cu_seqlens_q cu_seqlens_k max_seqlen_q max_seqlen_k blocks indices "
-    "block_table scale softmax_scale return_lse config dtype device self"
+    "block_table scale softmax_scale return_lse config dtype device self wanted dout dq dk dv dlse dsink row_log_sum "
+    "row_delta"
 )
 RESERVED = frozenset(OP_NAMES.split())  # an expression's argument cannot take these names
+SUMS = re.compile(r"d(row|column|element)_\d+")  # nor these, which a backward pass takes
 
 MAX_CHARACTERS = 1000
 MAX_DEPTH = 64
@@ -204,7 +207,7 @@ class _Converter:
         return Tensor(name, indices)
 
     def declare(self, at: ast.expr, name: str, rank: int) -> None:
-        if name in RESERVED:
+        if name in RESERVED or SUMS.fullmatch(name):
             raise self.error(at, f"'{name}' already names an argument of the op", "choose another name for yours")
         if name.startswith("_") or len(name) > MAX_NAME:
             raise self.error(at, f"'{name}' cannot name an argument", f"letters first, at most {MAX_NAME} characters")

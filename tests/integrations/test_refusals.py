@@ -94,14 +94,6 @@ def test_dropout_in_training():
         training.train()(**batch("none"))
 
 
-def test_gradients_are_refused_where_they_are_asked_for():
-    register(LLAMA, name="attngen-test")
-    model("llama").set_attn_implementation("attngen-test")
-    loss = model("llama")(**batch("none")).logits.sum()
-    with pytest.raises(NotGeneratedError, match="backward pass is not generated yet"):
-        loss.backward()
-
-
 def test_a_dtype_without_kernels():
     from transformers import LlamaForCausalLM
 

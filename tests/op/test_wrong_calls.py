@@ -21,14 +21,12 @@ def layer(number):
     return lambda attn: attn(**tensors(), layer=number)
 
 
-def backward(attn):
+def twice(attn):
+    """A gradient of a gradient."""
     given = tensors()
     given["k"].requires_grad_()
-    attn.plain(**given).sum().backward()
-
-
-def backward_of_sink(attn):
-    attn.sunk(**tensors(), sink=torch.zeros(4, requires_grad=True)).sum().backward()
+    (first,) = torch.autograd.grad(attn.plain(**given).sum(), given["k"], create_graph=True)
+    first.sum().backward()
 
 
 WRONG = [
@@ -193,14 +191,9 @@ WRONG = [
         "kind 'packed': 'documents' is not generated yet; 'attngen check' and 'explain' accept it",
     ),
     (
-        "backward",
-        backward,
-        "kind 'plain': the backward pass is not generated yet; call it under torch.no_grad() or torch.inference_mode()",
-    ),
-    (
-        "backward of a sink",
-        backward_of_sink,
-        "kind 'sunk': the backward pass is not generated yet; call it under torch.no_grad() or torch.inference_mode()",
+        "gradients of gradients",
+        twice,
+        "kind 'plain': gradients of gradients are not generated",
     ),
 ]
 

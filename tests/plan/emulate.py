@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import ast
 import textwrap
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
 from attngen.config import Config
+from attngen.plan.attention import AttentionPlan
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.numbers import evaluate
 from attngen.source.context import forward_context
@@ -32,21 +34,15 @@ def tile_values(sizes: Sizes, tile: int) -> dict[str, int]:
     }
 
 
-def visits(plan: ForwardPlan, sizes: Sizes, tile: int) -> list[Step]:
-    """The tiles of keys that one program goes over, in order."""
-    step = sizes.block_n
-    values = tile_values(sizes, tile)
-
-    def number(expression: Any) -> int:
-        return int(evaluate(expression, values))
-
+def steps_of(loops: Iterable[Any], number: Callable[[Any], int], step: int, split_masks: bool = True) -> list[Step]:
+    """The tiles that a program goes over, in order; ``number`` is the value of a bound of a loop."""
     out: list[Step] = []
     covered = None
-    for loop in plan.loops:
+    for loop in loops:
         first, end = number(loop.outer_first), number(loop.outer_end)
         if covered is not None:
             first = max(first, covered)
-        if loop.inner_first is None or not sizes.split_masks:
+        if not loop.inner_end or not split_masks:
             out += [(key, True) for key in range(first, end, step)]
         else:
             lead = -(-max(number(loop.inner_first) - first, 0) // step) * step
@@ -59,6 +55,12 @@ def visits(plan: ForwardPlan, sizes: Sizes, tile: int) -> list[Step]:
     return out
 
 
+def visits(plan: ForwardPlan, sizes: Sizes, tile: int) -> list[Step]:
+    """The tiles of keys that one program goes over, in order."""
+    values = tile_values(sizes, tile)
+    return steps_of(plan.loops, lambda bound: int(evaluate(bound, values)), sizes.block_n, sizes.split_masks)
+
+
 def context_of(plan: ForwardPlan, sizes: Sizes, pack: int = 1) -> dict[str, Any]:
     structure = {"loads": "pointer", "PACK_HEADS": pack, "SPLIT_MASKS": sizes.split_masks}
     return forward_context(plan, Config(schedule="portable", BLOCK_N=64, num_warps=4, num_stages=2, **structure))
@@ -66,14 +68,21 @@ def context_of(plan: ForwardPlan, sizes: Sizes, pack: int = 1) -> dict[str, Any]
 
 def written_bounds(text: str, sizes: Sizes, tile: int) -> int:
     """A loop bound as the kernel has it."""
-    return int(eval(text, _namespace(), dict(tile_values(sizes, tile))))
+    return int(eval(text, namespace(), dict(tile_values(sizes, tile))))
 
 
 def written_mask(plan: ForwardPlan, sizes: Sizes, arguments: dict[str, Any], context: dict[str, Any]) -> torch.Tensor:
     """Which (query, key) pairs the kernel's mask lets through, bool (seq_q, seq_k)."""
-    scope = _namespace()
-    scope |= {name: value for name, value in tile_values(sizes, 0).items() if not name.startswith("i_")}
-    scope |= {"i": torch.arange(sizes.seq_q) + sizes.offset, "j": torch.arange(sizes.seq_k)}
+    values: dict[str, Any] = {name: n for name, n in tile_values(sizes, 0).items() if not name.startswith("i_")}
+    values |= {"i": torch.arange(sizes.seq_q) + sizes.offset, "j": torch.arange(sizes.seq_k)}
+    return mask_as_written(plan, sizes, arguments, context, values)
+
+
+def mask_as_written(
+    plan: AttentionPlan, sizes: Sizes, arguments: dict[str, Any], context: dict[str, Any], values: dict[str, Any]
+) -> torch.Tensor:
+    """The mask of a tile whose positions and bounds are ``values``: rows are those that the kernel has as rows."""
+    scope = namespace() | values
     scope |= {"h": torch.tensor(sizes.head), "batch": torch.tensor(sizes.batch)}
     for argument in plan.arguments:
         if argument.shape == "scalar":
@@ -87,7 +96,8 @@ def written_mask(plan: ForwardPlan, sizes: Sizes, arguments: dict[str, Any], con
         scope[bound.name] = eval(bound.value, scope)
     statements = ast.parse(textwrap.dedent("\n".join(context["visible_lines"])))
     exec(compile(ast.fix_missing_locations(_Uniting().visit(statements)), "mask", "exec"), scope)
-    return torch.broadcast_to(scope["visible"], (sizes.seq_q, sizes.seq_k))
+    rows, columns = ("j", "i") if plan.kernel == "backward_kv" else ("i", "j")
+    return torch.broadcast_to(scope["visible"], (len(scope[rows]), len(scope[columns])))
 
 
 class _Uniting(ast.NodeTransformer):
@@ -138,6 +148,6 @@ def _element(tensor: torch.Tensor, *parts: Any) -> torch.Tensor:
     return tensor[tuple(torch.broadcast_tensors(*indices))]
 
 
-def _namespace() -> dict[str, Any]:
+def namespace() -> dict[str, Any]:
     elements = {f"element_{rank}": _element for rank in range(1, 5)}
     return {"tl": _Triton, "floor_div": _floor_div, "float": float, **elements}

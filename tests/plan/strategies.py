@@ -109,6 +109,30 @@ def masked_kinds(draw: st.DrawFn, mask: st.SearchStrategy = masks) -> Kind:
     )
 
 
+def larger_scores(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Each construct of the language over smaller expressions."""
+    one = st.sampled_from(
+        ["exp({})", "log({})", "sqrt({})", "tanh({})", "sigmoid({})", "abs({})", "-({})", "max({}, 0)", "min(0.5, {})",
+         "floor({})", "({}) ** 3", "({}) ** -2", "({}) / 3", "({}) * 0.1", "where(i > j, {}, -inf)", "w[floor({}), 1]"]
+    )  # fmt: skip
+    two = st.sampled_from(
+        ["({}) + ({})", "({}) - ({})", "({}) * ({})", "({}) * ({})", "({}) / ({})",
+         "({}) // (({}) - 0.3)", "({}) % (({}) - 0.3)", "min({}, {})", "max({}, {})", "max({}, i, {}, 0.25)",
+         "where(s > 0.5, {}, {})", "({}) if not (h == 0 or s <= gain) else ({})"]
+    )  # fmt: skip
+    return st.one_of(
+        st.builds(str.format, one, inner),
+        st.builds(str.format, two, inner, inner),
+        st.builds(lambda text, same: text.format(same, same), two, inner),
+    )
+
+
+elements = ["s", "s", "s", "gain", "bias[h, i - j + 2]", "bias[h, i - j + 2]", "w[i, h]", "w[j, 1]", "i", "2", "0.5"]
+scores = st.recursive(st.sampled_from(elements), larger_scores, max_leaves=7).map(
+    lambda text: Expression.parse(text, "score")
+)
+
+
 @dataclass(frozen=True)
 class Sizes:
     """Lengths of one call, one head of one sequence of it, and how a kernel tiles them."""

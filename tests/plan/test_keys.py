@@ -16,7 +16,7 @@ from attngen.plan.numbers import evaluate
 from attngen.source.context import Loop
 from attngen.spec.expression import Expression
 from attngen.spec.model import Compress, HeadDim, Heads, Kind, Window
-from tests.plan.emulate import Step, context_of, visits, written_bounds, written_mask
+from tests.plan.emulate import Step, context_of, steps_of, visits, written_bounds, written_mask
 from tests.plan.strategies import Sizes, arguments_of_masks, masked_kinds, sizes
 
 EXAMPLES = int(os.environ.get("ATTNGEN_TEST_EXAMPLES", "200"))
@@ -56,25 +56,8 @@ def met(plan: ForwardPlan, s: Sizes, mask: torch.Tensor) -> torch.Tensor:
 
 def steps_as_written(loops: list[Loop], s: Sizes) -> list[Step]:
     """What ``visits`` gives, from the text of the bounds that the kernel has."""
-    steps: list[Step] = []
-    covered = None
-    for loop in loops:
-        assert loop.follows == (covered is not None)
-        first, end = written_bounds(loop.outer_first, s, 0), written_bounds(loop.outer_end, s, 0)
-        first = first if covered is None else max(first, covered)
-        if loop.masked_only:
-            steps += [(key, True) for key in range(first, end, s.block_n)]
-        else:
-            start = first
-            if loop.left_edge:
-                inner_first = written_bounds(loop.inner_first, s, 0)
-                start = first + -(-max(inner_first - first, 0) // s.block_n) * s.block_n
-                steps += [(key, True) for key in range(first, min(start, end), s.block_n)]
-            stop = start + max(written_bounds(loop.inner_end, s, 0) - start, 0) // s.block_n * s.block_n
-            steps += [(key, False) for key in range(start, stop, s.block_n)]
-            steps += [(key, True) for key in range(stop, end, s.block_n)]
-        covered = first + -(-max(end - first, 0) // s.block_n) * s.block_n
-    return steps
+    assert [loop.follows for loop in loops] == [n > 0 for n in range(len(loops))]
+    return steps_of(loops, lambda text: written_bounds(text, s, 0), s.block_n, s.split_masks)
 
 
 def check(kind: Kind, s: Sizes) -> None:

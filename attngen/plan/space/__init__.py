@@ -17,7 +17,7 @@ from attngen.errors import NotGeneratedError
 from attngen.plan.base import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.space import block_select, gated, gathered, indexer, portable, quantise, routed
+from attngen.plan.space import backward, block_select, gated, gathered, indexer, portable, quantise, routed
 from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, why_no_kernel
 from attngen.plan.space.hopper import HOPPER
 from attngen.plan.space.hopper_window import HOPPER_WINDOW
@@ -40,6 +40,10 @@ __all__ = [
 
 # Of each kernel, in the order in which a default is looked for.
 FAMILIES: dict[str, tuple[Family, ...]] = {
+    "backward_elements": (backward.PORTABLE,),
+    "backward_kv": (backward.PORTABLE,),
+    "backward_q": (backward.PORTABLE,),
+    "backward_rows": (backward.ROWS,),
     "block_select": (block_select.PORTABLE,),
     "forward": (HOPPER_WINDOW, HOPPER, PORTABLE),
     "gathered": (gathered.HOPPER, gathered.PORTABLE),

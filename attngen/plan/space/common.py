@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attngen.config import Config, Value
+from attngen.plan.attention import AttentionPlan
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.routed import RoutedPlan
 from attngen.plan.work import ELEMENT_BYTES
@@ -37,17 +38,17 @@ class Family:
     shared_bytes: Callable[[Any, Config, Target], int]
 
 
-def query_width(plan: ForwardPlan | RoutedPlan) -> int:
+def query_width(plan: AttentionPlan | RoutedPlan) -> int:
     """Columns of a query as they are held."""
     return sum(chunk.width for chunk in plan.qk_chunks)
 
 
-def value_width(plan: ForwardPlan | RoutedPlan) -> int:
+def value_width(plan: AttentionPlan | RoutedPlan) -> int:
     """Columns of a value, and of an accumulator, as they are held."""
     return sum(chunk.width for chunk in plan.v_chunks)
 
 
-def rows_are_aligned(plan: ForwardPlan | RoutedPlan) -> bool:
+def rows_are_aligned(plan: AttentionPlan | RoutedPlan) -> bool:
     """Whether rows are a multiple of 16 bytes, which the copy engine asks for."""
     element = ELEMENT_BYTES[plan.kind.dtype]
     return plan.kind.head_dim.qk * element % 16 == 0 and plan.kind.head_dim.v * element % 16 == 0

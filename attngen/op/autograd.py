@@ -1,0 +1,92 @@
+"""The operator of a kind that PyTorch differentiates: it computes what the forward operator does, and another operator
+its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from attngen.database import Database
+from attngen.errors import NotGeneratedError
+from attngen.op.checks import keywords_of
+from attngen.op.gradients import INPUTS, Gradients
+from attngen.op.register import Implementation, latest_operator, parameters, schema
+from attngen.plan.backward import why_no_backward
+
+
+def records_gradients(tensors: Sequence[Any]) -> bool:
+    """Whether PyTorch will differentiate a call of these."""
+    return torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in tensors)
+
+
+def trained_operator(name: str, forward: Implementation, db: Database | str | None) -> Callable:
+    """The operator ``attngen::{name}_trained``, which computes ``forward``; ``attngen::{name}_backward`` makes its
+    gradients, and has none of its own. A kind without a backward pass says so when gradients are asked for."""
+    kind = forward.plan.kind
+    reason = why_no_backward(kind)
+    if reason is not None:
+        autograd = Autograd(no_gradients(f"kind '{kind.name}' {reason}"))
+    else:
+        made = Gradients(kind, db)
+        twice = Autograd(no_gradients(f"kind '{kind.name}': gradients of gradients are not generated"))
+        backward = latest_operator(f"{name}_backward", backward_schema(forward), made, twice)
+        autograd = Recorded(forward, made, backward)
+    return latest_operator(f"{name}_trained", schema(forward.plan), forward, autograd)
+
+
+def backward_schema(forward: Implementation) -> str:
+    """What the backward operator takes: gradients of the results, what the forward operator took and made, and which
+    inputs' gradients are wanted."""
+    inputs = [text.removesuffix("=None") for text in parameters(forward.plan)]
+    held = [*inputs[: len(INPUTS)], "Tensor out", "Tensor lse", *inputs[len(INPUTS) :]]
+    return f"({', '.join(['Tensor dout', 'Tensor? dlse', *held, 'bool[] wanted'])}) -> Tensor[]"
+
+
+def no_gradients(message: str) -> Callable[..., Any]:
+    """A backward function that says why there is none."""
+
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        raise NotGeneratedError(message)
+
+    return backward
+
+
+class Autograd:
+    """What ``torch.library.register_autograd`` takes."""
+
+    def __init__(self, backward: Callable[..., Any]) -> None:
+        self.backward = backward
+
+    def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Nothing is kept where there is no backward pass."""
+
+
+class Recorded(Autograd):
+    """Keeps q, k, v, out, lse and what the call gave besides."""
+
+    def __init__(self, forward: Implementation, made: Gradients, operator: Callable) -> None:
+        super().__init__(self._backward)
+        names = (*INPUTS, *keywords_of(forward.plan))
+        self._places = [names.index(name) for name in made.names]  # of what has a gradient, among the inputs
+        self._count = len(names)
+        self._operator = operator
+
+    def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        kept = [x if isinstance(x, torch.Tensor) else None for x in inputs]
+        ctx.numbers = [None if isinstance(x, torch.Tensor) else x for x in inputs]
+        ctx.save_for_backward(*kept, *output)
+        ctx.set_materialize_grads(False)
+
+    def _backward(self, ctx: Any, dout: torch.Tensor | None, dlse: torch.Tensor | None) -> tuple[Any, ...]:
+        *kept, out, lse = ctx.saved_tensors
+        inputs = [number if x is None else x for x, number in zip(kept, ctx.numbers, strict=True)]
+        dout = torch.zeros_like(out) if dout is None else dout
+        wanted = [bool(ctx.needs_input_grad[place]) for place in self._places]
+        qkv, extras = inputs[: len(INPUTS)], inputs[len(INPUTS) :]
+        made = self._operator(dout, dlse, *qkv, out, lse, *extras, wanted)
+        results: list[Any] = [None] * self._count
+        for place, want, gradient in zip(self._places, wanted, made, strict=True):
+            results[place] = gradient if want else None
+        return tuple(results)

@@ -1,0 +1,88 @@
+"""What the kernels of a backward pass must do: one prepares rows, one makes dq, one makes dk and dv.
+
+With P = exp(s - L), L the log of a row's denominator, and delta = sum(out * dout) of a row:
+
+    dS = P * (dout v^T - delta)        dV = P^T dout        dQ = dS k * scale        dK = dS^T q * scale
+
+(FlashAttention-2, arXiv:2307.08691, algorithm 2). Each program owns what it writes: a tile of queries goes over the
+keys it sees, a tile of keys over the queries that see it, so that sums have one order and need no atomics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from attngen.errors import NotGeneratedError
+from attngen.plan.attention import AttentionPlan
+from attngen.plan.forward import plan_forward
+from attngen.plan.keys import key_intervals
+from attngen.plan.transpose import transposed
+from attngen.spec.learned import Learned, learned_reads
+from attngen.spec.model import Kind
+from attngen.spec.reads import Positions
+
+BackwardKernel = Literal["backward_rows", "backward_q", "backward_kv", "backward_elements"]
+
+
+@dataclass(frozen=True)
+class BackwardPlan(AttentionPlan):
+    """One kernel of a backward pass.
+
+    Of ``backward_kv``, ``terms`` and ``loops`` say which queries see a key: their symbols are those of
+    ``attngen.plan.transpose``. ``backward_rows`` has no loops. ``learned`` are the reads whose shares it makes.
+    """
+
+    kernel: BackwardKernel
+    learned: tuple[Learned, ...] = ()
+
+
+@dataclass(frozen=True)
+class BackwardPlans:
+    """The kernels of a kind's backward pass, in the order in which they run.
+
+    ``elements`` writes the shares of learned reads whose place depends on both positions, strips of queries at a time.
+    """
+
+    rows: BackwardPlan
+    kv: BackwardPlan
+    q: BackwardPlan
+    elements: BackwardPlan | None = None
+
+    def __iter__(self) -> Iterator[BackwardPlan]:
+        yield from (self.rows, self.kv, self.q)
+        if self.elements is not None:
+            yield self.elements
+
+
+def plan_backward(kind: Kind) -> BackwardPlans:
+    """The kernels of ``kind``'s backward pass; NotGeneratedError for kinds that have none."""
+    if reason := why_no_backward(kind):
+        raise NotGeneratedError(f"kind '{kind.name}' {reason}")
+    forward = plan_forward(kind)
+    by_key = transposed(forward.terms)
+    learned = learned_reads(kind)
+
+    def plan(kernel: BackwardKernel, terms: tuple, loops: tuple, *along: Positions) -> BackwardPlan:
+        shares = tuple(read for read in learned if read.along in along)
+        return BackwardPlan(kind, terms, loops, forward.qk_chunks, forward.v_chunks, forward.arguments, kernel, shares)
+
+    elements = plan("backward_elements", forward.terms, forward.loops, "distance", "both")
+    return BackwardPlans(
+        rows=plan("backward_rows", (), ()),
+        kv=plan("backward_kv", by_key, key_intervals(by_key), "key"),
+        q=plan("backward_q", forward.terms, forward.loops, "none", "query"),
+        elements=elements if elements.learned else None,
+    )
+
+
+def why_no_backward(kind: Kind) -> str | None:
+    """Why a kind has no backward pass; None where it has one."""
+    if kind.select is not None:
+        return "selects keys, and has no backward pass yet; call it under torch.no_grad()"
+    if kind.branches:
+        return "is in branches, and has no backward pass yet; call it under torch.no_grad()"
+    if kind.quantised:
+        return f"is in {kind.dtype}, and has no backward pass; train in bfloat16 or float16"
+    return None

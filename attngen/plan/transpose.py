@@ -1,0 +1,91 @@
+"""The same pairs seen from the keys: which queries see a key, from which keys a query sees.
+
+Each bound of a term is a monotone expression of the query's position that can be solved for it. What comes out is a
+term again, in which the roles are exchanged: ``I`` stands for the position of a key, I_FIRST and I_LAST for the ends of
+a tile of keys, and KEY_FIRST and KEY_END for the positions of the first query and one past the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import sympy as sp
+
+from attngen.plan.keys import KEY_END, KEY_FIRST, Bound, FloorDiv, I, Term
+
+
+def transposed(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    """For each term, the queries that see a key by it; residual tests stay as they are."""
+    return tuple(_transposed(term) for term in terms)
+
+
+class _Side(NamedTuple):
+    """A bound on queries, and on which side of them."""
+
+    lower: bool
+    bound: Bound
+
+
+def _transposed(term: Term) -> Term:
+    sides = [_at_most(bound.expression, I) for bound in term.lowers]
+    sides += [_above(bound.expression, I) for bound in term.uppers]
+    lowers = tuple(side.bound for side in sides if side.lower)
+    uppers = tuple(side.bound for side in sides if not side.lower)
+    return replace(term, lowers=lowers, uppers=uppers)
+
+
+def _at_most(e: sp.Expr, y: sp.Expr) -> _Side:
+    """The queries for which ``e``, an expression of their position, is at most ``y``, one of the key's."""
+    if e == I:
+        return _Side(False, _moving(y + 1))
+    if not e.has(I):  # all queries, or none
+        return _Side(False, Bound(sp.Piecewise((KEY_FIRST, sp.Lt(y, e)), (KEY_END, True)), rising=True))
+    if isinstance(e, FloorDiv):
+        rest, divisor = e.args
+        return _at_most(rest, divisor * y + divisor - 1)
+    if isinstance(e, sp.Add):
+        constant, rest = e.as_independent(I)
+        return _at_most(rest, y - constant)
+    factor, rest = e.as_coeff_Mul()
+    if factor > 0:
+        return _at_most(rest, _floor_div(y, factor))
+    return _above(rest, -_floor_div(y, -factor) - 1)
+
+
+def _above(e: sp.Expr, y: sp.Expr) -> _Side:
+    """The queries for which ``e`` is above ``y``."""
+    if e == I:
+        return _Side(True, _moving(y + 1))
+    if not e.has(I):
+        return _Side(False, Bound(sp.Piecewise((KEY_END, sp.Lt(y, e)), (KEY_FIRST, True)), rising=False))
+    if isinstance(e, sp.Piecewise):  # every valid key, for the queries of a condition
+        (_, condition), _ = e.args
+        assert condition.lhs == I
+        return _Side(False, Bound(condition.rhs))
+    if isinstance(e, FloorDiv):
+        rest, divisor = e.args
+        return _above(rest, divisor * y + divisor - 1)
+    if isinstance(e, sp.Add):
+        constant, rest = e.as_independent(I)
+        return _above(rest, y - constant)
+    factor, rest = e.as_coeff_Mul()
+    if factor > 0:
+        return _above(rest, _floor_div(y, factor))
+    return _at_most(rest, -_floor_div(y, -factor) - 1)
+
+
+def _moving(e: sp.Expr) -> Bound:
+    """A bound that moves with the key, up or down."""
+    ends = [sp.Integer(sign * 2**20) for sign in (-1, 1)]
+    low, high = (e.subs(I, end) for end in ends)
+    return Bound(e, rising=bool(low <= high))
+
+
+def _floor_div(a: sp.Expr, b: sp.Integer) -> sp.Expr:
+    """a // b, multiples of b taken out."""
+    if b == 1:
+        return a
+    constant, rest = a.as_coeff_Add()
+    whole = sp.Integer(int(constant) // int(b))
+    return FloorDiv(rest + (constant - whole * b), b) + whole

@@ -1,0 +1,201 @@
+"""The named values that the templates of a backward pass are filled with, decided here and under test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attngen.config import Config
+from attngen.plan.attention import LOG2E
+from attngen.plan.backward import BackwardPlan
+from attngen.source.context import docstring, element_names, helpers_of, loops_of, residual_nodes
+from attngen.source.elementwise import BY_KEY, BY_QUERY, Assignment, merged, row_bounds, visible_lines
+from attngen.source.gradients import gradient_lines
+from attngen.source.parameters import Parameter, given_parameters, unspecialised
+from attngen.source.types import NOTHING, pointer
+
+ROW = "[batch, heads, seq_q], float32"
+SHAPES = {
+    "q": "[batch, heads, seq_q, qk dim]",
+    "k": "[batch, kv heads, seq_k, qk dim]",
+    "v": "[batch, kv heads, seq_k, v dim]",
+    "out": "[batch, heads, seq_q, v dim]",
+    "dout": "[batch, heads, seq_q, v dim], the gradient of out",
+    "dq": "[batch, heads, seq_q, qk dim], the gradient of q",
+    "dk": "[batch, kv heads, seq_k, qk dim], the gradient of k",
+    "dv": "[batch, kv heads, seq_k, v dim], the gradient of v",
+}
+TITLES = {
+    "backward_rows": "what it needs of each row",
+    "backward_q": "gradient of queries",
+    "backward_kv": "gradient of keys and values",
+    "backward_elements": "gradient of single elements of the score's arguments",
+}
+STRIDED = {  # tensors of each kernel with strides of their own, and the word for each in a stride's name
+    "backward_rows": {"out": "o", "dout": "do"},
+    "backward_q": {"q": "q", "k": "k", "v": "v", "dout": "do", "dq": "dq"},
+    "backward_kv": {"q": "q", "k": "k", "v": "v", "dout": "do", "dk": "dk", "dv": "dv"},
+    "backward_elements": {"q": "q", "k": "k", "v": "v", "dout": "do"},
+}
+# What becomes of a learned read's share in each kernel, and where the sums or shares go.
+TAKEN = {
+    "backward_q": "if drow_{n}_ptr is not None:\n    drow_{n} += tl.sum({share}, 1)",
+    "backward_kv": "if dcolumn_{n}_ptr is not None:\n    dcolumn_{n} += tl.sum({share}, 1)",
+    "backward_elements": "if delement_{n}_ptr is not None:\n"
+    "    tl.store(delement_{n}_ptr + strip_base[:, None] + {column}, {share}, mask=inside)",
+}
+SUMS = {
+    "backward_q": ("drow", "[batch, heads, seq_q], float32, or None: sums over keys of shares in the gradient of"),
+    "backward_kv": (
+        "dcolumn",
+        "[batch, heads, seq_k], float32, or None: sums over queries of shares in the gradient of",
+    ),
+    "backward_elements": ("delement", "[heads of the strip, queries, columns], float32, or None: the gradient of"),
+}
+LOG_SUM = Parameter("row_log_sum_ptr", f"{ROW}, base-2 log of a row's denominator, inf where it sees no key")
+DELTA = Parameter("row_delta_ptr", f"{ROW}, sum(out * dout) less what the gradient of lse takes")
+STRIP = [
+    Parameter("strip_first", "first query of the strip"),
+    Parameter("strip_rows", "queries of the strip"),
+    Parameter("strip_head", "first head of the strip, counted over all sequences"),
+    Parameter("strip_columns", "keys, or distances of keys from queries"),
+]
+OPTIONAL = ("offsets_ptr", "key_range_ptr", "dlse_ptr", "dsink_ptr")  # None is compiled for
+
+
+def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
+    """Everything a template of the backward pass refers to."""
+    if plan.kernel == "backward_rows":
+        return _rows_context(plan, config)
+    tile = BY_KEY if plan.kernel == "backward_kv" else BY_QUERY
+    terms = merged(plan.terms)
+    bounds, visible = row_bounds(terms, tile)
+    nodes = residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
+    lines = gradient_lines(plan, tile, plan.learned, TAKEN[plan.kernel])
+    state = _state(plan)
+    return {
+        **_common(plan, config, [LOG_SUM, DELTA]),
+        "entry": f"attention_{plan.kernel}",
+        "tile_function": "gradient_tile",
+        "constants": _constants(plan),
+        "helpers": helpers_of(plan, nodes),
+        "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
+        "constexprs": ("BLOCK_M", "BLOCK_N"),
+        "unbalanced": plan.unbalanced,
+        "loads": "pointer",
+        "row_bounds": bounds,
+        "visible_lines": visible_lines(terms, visible, tile, 8),
+        "residual": any(term.residual for term in terms),
+        "score_lines": lines.scores,
+        "gradient_lines": lines.products,
+        "state": ", ".join(state),
+        "sums": [f"{SUMS[plan.kernel][0]}_{read.index}" for read in plan.learned],
+        "tile_call": state + _tile_names(plan, element_names(plan, bounds, nodes, tile.row)),
+        "loops": loops_of(plan, names=tile.symbols),
+        "symbols": {"i", "i_first", "i_last"} | ({"prefix"} if plan.kind.prefix == "argument" else set()),
+    }
+
+
+def _state(plan: BackwardPlan) -> list[str]:
+    """What goes from tile to tile."""
+    by_kernel = {
+        "backward_q": [f"dq_{c.index}" for c in plan.qk_chunks],
+        "backward_kv": [f"dk_{c.index}" for c in plan.qk_chunks] + [f"dv_{c.index}" for c in plan.v_chunks],
+    }
+    if plan.kernel not in by_kernel:
+        return []
+    return by_kernel[plan.kernel] + [f"{SUMS[plan.kernel][0]}_{read.index}" for read in plan.learned]
+
+
+def _tile_names(plan: BackwardPlan, elements: list[str]) -> list[str]:
+    """What a tile of keys, or of queries of ``backward_kv``, needs from the kernel around it."""
+    sums = [f"{SUMS[plan.kernel][0]}_{read.index}_ptr" for read in plan.learned]
+    if plan.kernel == "backward_kv":
+        names = [f"k_{c.index}" for c in plan.qk_chunks] + [f"v_{c.index}" for c in plan.v_chunks]
+        names += ["q_base", "dout_base", "log_sum_base", "delta_base", "stride_qs", "stride_dos", "offset", "query_end"]
+        return [*names, *elements, *sums, "position"]
+    names = [f"q_{c.index}" for c in plan.qk_chunks] + [f"dout_{c.index}" for c in plan.v_chunks]
+    names += ["log_sum", "delta", "k_base", "v_base", "stride_ks", "stride_vs", "key_end"]
+    names += ["strip_row", "strip_rows", "strip_end", "strip_base"] if plan.kernel == "backward_elements" else []
+    return [*names, *elements, *sums, "key"]
+
+
+def _rows_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
+    own = [
+        Parameter("lse_ptr", f"{ROW}, natural log, without the sink"),
+        Parameter("dlse_ptr", f"{ROW}, the gradient of lse, or None for none"),
+        LOG_SUM,
+        DELTA,
+    ]
+    if plan.kind.sink:
+        own.append(Parameter("sink_ptr", "[heads], one logit a query head, in natural-log units"))
+        own.append(Parameter("dsink_ptr", "[batch, heads, tiles], float32, the tiles' shares of its gradient, or None"))
+    return {
+        **_common(plan, config, own),
+        "entry": "attention_backward_rows",
+        "constants": [*_widths(plan, qk=False), Assignment("LOG2E", repr(LOG2E))],
+        "helpers": set(),
+        "element_ranks": [],
+        "constexprs": ("BLOCK_M",),
+    }
+
+
+def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[str, Any]:
+    """What all three have: parameters, their types, the compiler's options."""
+    strided = STRIDED[plan.kernel]
+    results = [name for name in strided if name in ("dq", "dk", "dv")]
+    taken = [Parameter(f"{name}_ptr", SHAPES[name]) for name in strided if name not in results]
+    taken += own
+    taken += [Parameter(f"{name}_ptr", SHAPES[name]) for name in results]
+    for read in plan.learned:
+        name, comment = SUMS[plan.kernel]
+        taken.append(Parameter(f"{name}_{read.index}_ptr", f"{comment} {read.argument}"))
+    if plan.kernel == "backward_elements":
+        taken += STRIP
+    if plan.kernel != "backward_rows":
+        taken += [parameter for parameter in given_parameters(plan) if not parameter.name.startswith("sink")]
+    taken += [Parameter(f"stride_{word}{axis}") for word in strided.values() for axis in "bhs"]
+    taken += [Parameter("heads", "query heads"), Parameter("seq_q")]
+    taken += [Parameter("seq_k")] if plan.kernel != "backward_rows" else []
+    names = [parameter.name for parameter in taken]
+    return {
+        "plan": plan,
+        "kind": plan.kind,
+        "docstring": docstring(plan, f"Attention backward, {TITLES[plan.kernel]}"),
+        "packed": False,
+        "parameters": taken,
+        "types": tuple(_type_of(plan, name) for name in names),
+        "unspecialised": [name for name in (*unspecialised(plan), *(p.name for p in STRIP)) if name in names],
+        "options": {"num_warps": config["num_warps"], "num_stages": config["num_stages"]},
+        "qk_chunks": plan.qk_chunks,
+        "v_chunks": plan.v_chunks,
+        "precision": ', input_precision="ieee"' if plan.kind.dtype == "float32" else "",
+    }
+
+
+def _type_of(plan: BackwardPlan, name: str) -> str:
+    if name in OPTIONAL or name.startswith(tuple(f"{word}_" for word, _ in SUMS.values())):
+        return NOTHING
+    if name.endswith("_ptr"):
+        held = name.removesuffix("_ptr")
+        return pointer(plan.kind.dtype if held in SHAPES else "int32" if held == "prefix" else "float32")
+    return "fp32" if name.endswith("_value") else "i32"
+
+
+def _widths(plan: BackwardPlan, qk: bool = True) -> list[Assignment]:
+    """Of what is padded."""
+    out = []
+    if qk and any(c.padded for c in plan.qk_chunks):
+        out.append(Assignment("QK_DIM", str(plan.kind.head_dim.qk), "width of queries and keys"))
+    if any(c.padded for c in plan.v_chunks):
+        out.append(Assignment("V_DIM", str(plan.kind.head_dim.v), "width of values"))
+    return out
+
+
+def _constants(plan: BackwardPlan) -> list[Assignment]:
+    kind = plan.kind
+    comment = "softmax_scale * log2(e)" if plan.plain_scores else "log2(e): logits to base-2 units"
+    out = [Assignment("GROUP", str(kind.heads.group), "query heads that share one KV head"), *_widths(plan)]
+    out.append(Assignment("SOFTMAX_SCALE", repr(kind.scale)))
+    if kind.softcap is not None:
+        out.append(Assignment("SOFTCAP", repr(float(kind.softcap)), "logits are kept within (-SOFTCAP, SOFTCAP)"))
+    return [*out, Assignment("EXP_SCALE", repr(plan.exp_scale), comment)]
