@@ -27,8 +27,9 @@ def make_inputs(
 ) -> dict[str, Any]:
     """Keywords of a call: q, k, v in the kind's dtype (or ``dtype``), then what its spec leaves to run time.
 
-    ``heads`` replaces the kind's (query, kv) head counts, for checks that need not run them all. What is quantised is
-    scaled to the range of its dtype, q and v by head and k as a whole; heads differ in size.
+    Of packed documents the batch is one row of tokens, cut into one document more at random places. ``heads`` replaces
+    the kind's (query, kv) head counts, for checks that need not run them all. What is quantised is scaled to the range
+    of its dtype, q and v by head and k as a whole; heads differ in size.
     """
     generator = torch.Generator(device=device).manual_seed(seed)
     dtype = dtype or getattr(torch, kind.torch_dtype)
@@ -48,10 +49,17 @@ def make_inputs(
             values = values * (0.5 + torch.rand(values.shape[1], 1, 1, generator=generator, device=device))
             values, scales[f"{name}_scale"] = _scaled(values, per_head=name != "k")
         inputs[name] = values.to(dtype)
+    if kind.documents:
+        inputs = {name: _packed(values) for name, values in inputs.items()}
+        lengths = zip(("q", "k"), (batch * seq_q, batch * seq_k), strict=True)
+        inputs |= {f"cu_seqlens_{side}": uneven(total, batch + 1, generator, device) for side, total in lengths}
+        batch += 1
     if kind.compress is not None:
         first = first_position(kind, seq_q, seq_k)
         inputs["offsets"] = torch.full((batch,), first, dtype=torch.int32, device=device)
     for argument in run_time_arguments(kind):
+        if argument.name in inputs:
+            continue
         if argument.name in scales:
             value: Any = scales[argument.name]
         elif argument.name == "alibi_slopes":
@@ -66,6 +74,19 @@ def make_inputs(
             value = float(normal(1).abs())
         inputs[argument.name] = value
     return inputs
+
+
+def _packed(values: torch.Tensor) -> torch.Tensor:
+    """The sequences of a batch one after the other, a batch of one."""
+    batch, heads, length, dim = values.shape
+    return values.transpose(1, 2).reshape(1, batch * length, heads, dim).transpose(1, 2)
+
+
+def uneven(tokens: int, documents: int, generator: torch.Generator, device: torch.device | str) -> torch.Tensor:
+    """Where so many documents begin among so many tokens, and where the last one ends: at random, some may be empty."""
+    inside = torch.randint(0, tokens + 1, (documents - 1,), generator=generator, device=device).sort().values
+    ends = (inside.new_zeros(1), inside, inside.new_full((1,), tokens))
+    return torch.cat(ends).to(torch.int32)
 
 
 def _scaled(values: torch.Tensor, per_head: bool) -> tuple[torch.Tensor, torch.Tensor]:

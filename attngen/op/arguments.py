@@ -12,6 +12,7 @@ from attngen.errors import CallError
 from attngen.op.checks import keywords_of
 from attngen.op.descriptor import Descriptor
 from attngen.op.turned import turned_shape
+from attngen.plan.attention import AttentionPlan
 from attngen.plan.boxes import boxes, is_gluon, is_turned
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper_window import HopperWindowShape
@@ -29,19 +30,35 @@ def empty_outputs(q: torch.Tensor, v_dim: int, dtype: torch.dtype | None = None)
     return out, q.new_empty((batch, heads, seq_q), dtype=torch.float32)
 
 
-def tile_count(plan: ForwardPlan, config: Config, q: torch.Tensor) -> int:
-    """Tiles of queries: the programs of a launch where each takes one."""
+def tile_count(plan: ForwardPlan, config: Config, q: torch.Tensor, documents: int | None = None) -> int:
+    """Tiles of queries, of packed documents room for them: the programs of a launch where each takes one."""
     batch, heads, seq_q, _ = q.shape
     block_m, pack = int(config["BLOCK_M"] or 0), int(config.get("PACK_HEADS") or 1)
     if config["schedule"] == "hopper_window":
         programs = HopperWindowShape.of(plan, config).programs(batch, heads // plan.kind.heads.group, seq_q)
     elif config["schedule"] == "window":
-        programs = -(-seq_q // block_m) * batch * (heads // plan.kind.heads.group)
+        programs = tiles_in(seq_q, block_m, documents) * batch * (heads // plan.kind.heads.group)
     else:
-        programs = -(-seq_q // (block_m // pack)) * batch * (heads // pack)
+        programs = tiles_in(seq_q, block_m // pack, documents) * batch * (heads // pack)
     if programs > MAX_GRID:
         raise CallError(f"{programs} programs are more than a launch can have ({MAX_GRID}); split the batch")
     return programs
+
+
+def tiles_in(length: int, block: int, documents: int | None = None) -> int:
+    """Tiles of a sequence; or of so many packed documents and what is after them, however long each is."""
+    return -(-length // block) if documents is None else length // block + documents + 1
+
+
+def document_count(plan: AttentionPlan, extras: Mapping[str, Any]) -> int | None:
+    """Packed documents of a call with these keywords; None for kinds that have none."""
+    return len(extras["cu_seqlens_q"]) - 1 if plan.kind.documents else None
+
+
+def length_values(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, documents: int | None) -> dict[str, Any]:
+    """How many heads, queries and keys there are, by the kernel's parameters."""
+    sides = ("seq_q", "seq_k") if documents is None else ("tokens_q", "tokens_k")
+    return {"heads": q.shape[1], sides[0]: q.shape[2], sides[1]: k.shape[2], "documents": documents}
 
 
 def pointer_parameters(plan: ForwardPlan, config: Config) -> list[tuple[int, str]]:
@@ -65,8 +82,11 @@ def constant_arguments(
     extras: Sequence[Any],
 ) -> list[Any]:
     """The kernel's arguments with None for every pointer, and descriptors without their base."""
-    values: dict[str, Any] = {"heads": q.shape[1], "seq_q": q.shape[2], "seq_k": k.shape[2]}
-    values |= {"tile_count": tile_count(plan, config, q), "heads_together": int(config.get("HEADS_TOGETHER") or 1)}
+    by_name: Mapping[str, Any] = dict(zip(keywords_of(plan), extras, strict=True))
+    documents = document_count(plan, by_name)
+    values = length_values(plan, q, k, documents)
+    values |= {"tile_count": tile_count(plan, config, q, documents)}
+    values |= {"heads_together": int(config.get("HEADS_TOGETHER") or 1)}
     out, _ = empty_outputs(q, plan.kind.head_dim.v, getattr(torch, plan.kind.out_dtype))
     tensors = {"q": q, "k": k, "v": v, "out": out}
     for name, tensor in tensors.items():
@@ -78,7 +98,6 @@ def constant_arguments(
         tensors["turned"] = torch.empty(turned_shape(v), dtype=v.dtype, device="meta")
     for name, (tensor_name, box) in boxes(plan, config).items():
         values[name] = Descriptor(tensors[tensor_name], box, is_gluon(config))
-    by_name: Mapping[str, Any] = dict(zip(keywords_of(plan), extras, strict=True))
     for argument in plan.arguments:
         if argument.shape in ("scale", "kv scale"):
             values[f"{argument.name}_stride"] = int(by_name[argument.name].numel() > 1)

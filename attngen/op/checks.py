@@ -110,6 +110,8 @@ def check_call(
 
 def _check_extras(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any]) -> None:
     batch, heads = q.shape[0], q.shape[1]
+    if plan.kind.documents:
+        batch = _documents(q, k, extras)
     for argument in plan.arguments:
         value = extras[argument.name]
         if argument.shape == "scalar":
@@ -127,14 +129,37 @@ def _check_extras(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras:
         if argument.shape in ("scale", "kv scale"):
             _check_scale(argument.name, value, heads if argument.shape == "scale" else k.shape[1])
             continue
-        count = heads if argument.shape == "heads" else batch
-        _check_vector(argument.name, value, (count,), whole=argument.shape == "batch")
+        if argument.shape != "documents":
+            count = heads if argument.shape == "heads" else batch
+            _check_vector(argument.name, value, (count,), whole=argument.shape == "batch")
     if plan.kind.compress is not None and extras.get("offsets") is None:
         raise CallError(
             f"kind '{plan.kind.name}' compresses keys and needs 'offsets': the position of each sequence's first query "
             "among the keys that were compressed"
         )
     check_placed(batch, q.device, extras.get("offsets"), extras.get("key_range"))
+
+
+def _documents(q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any]) -> int:
+    """How many documents a call has; CallError unless both sides have as many, and where they can be read, they fit."""
+    sides = {"cu_seqlens_q": q, "cu_seqlens_k": k}
+    for name, tensor in sides.items():
+        value = check_tensor(name, extras[name])
+        if value.dim() != 1 or value.shape[0] < 2:
+            raise CallError(f"'{name}' has shape {_shape(value)}; (documents + 1,), of a document or more, is needed")
+        _check_vector(name, value, tuple(value.shape), whole=True)
+        readable = type(value) is torch.Tensor and value.device.type == "cpu"  # on a GPU, looking would wait for it
+        if readable and (int(value[0]) != 0 or int(value.diff().min()) < 0 or int(value[-1]) > tensor.shape[2]):
+            raise CallError(
+                f"'{name}' is {value.tolist()}; it must begin with 0, never fall, and end at most at the "
+                f"{tensor.shape[2]} tokens there are"
+            )
+    counts = [len(extras[name]) - 1 for name in sides]
+    if counts[0] != counts[1]:
+        raise CallError(f"cu_seqlens_q has {counts[0]} documents and cu_seqlens_k {counts[1]}; they must be equal")
+    if q.shape[0] != 1:
+        raise CallError(f"packed q has batch {q.shape[0]}; documents are one row of tokens")
+    return counts[0]
 
 
 def check_placed(

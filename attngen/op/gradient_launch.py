@@ -9,7 +9,7 @@ import torch
 
 from attngen.config import Config
 from attngen.errors import CallError
-from attngen.op.arguments import MAX_GRID
+from attngen.op.arguments import MAX_GRID, document_count, length_values, tiles_in
 from attngen.op.bound import Bound, compiled_of
 from attngen.op.checks import keywords_of
 from attngen.op.launch import Kept, signature_of
@@ -36,10 +36,6 @@ class Call(NamedTuple):
     v: torch.Tensor
     dout: torch.Tensor
     extras: Sequence[Any]  # in the order of the op's keywords
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        return {"heads": self.q.shape[1], "seq_q": self.q.shape[2], "seq_k": self.k.shape[2]}
 
 
 class Strip(NamedTuple):
@@ -152,6 +148,13 @@ class OfPairs(GradientLauncher):
         given |= {"row_log_sum": rows.log_sum, "row_delta": rows.delta}
         return given | dict(zip(keywords_of(self.plan), call.extras, strict=True))
 
+    def sizes(self, call: Call) -> dict[str, int]:
+        """How many heads, queries, keys and documents there are."""
+        return length_values(self.plan, call.q, call.k, self.documents(call))
+
+    def documents(self, call: Call) -> int | None:
+        return document_count(self.plan, dict(zip(keywords_of(self.plan), call.extras, strict=True)))
+
     def sums(self, call: Call, wanted: Collection[int], length: int) -> dict[int, torch.Tensor]:
         """Room for the sums of the learned reads that are ``wanted``, by their numbers: (batch, heads, length)."""
         shape = (*call.q.shape[:2], length)
@@ -171,8 +174,8 @@ class QueriesLauncher(OfPairs):
             return dq.zero_(), {n: made.zero_() for n, made in sums.items()}
         if call.q.numel():
             results = {"dq": dq, **{f"drow_{n}": made for n, made in sums.items()}}
-            programs = -(-seq_q // self.tile("BLOCK_M")) * heads * batch
-            self.launch(programs, self.tensors(call, rows) | results, call.sizes)
+            programs = tiles_in(seq_q, self.tile("BLOCK_M"), self.documents(call)) * heads * batch
+            self.launch(programs, self.tensors(call, rows) | results, self.sizes(call))
         return dq, sums
 
 
@@ -188,8 +191,8 @@ class KeysLauncher(OfPairs):
             return dk.zero_(), dv.zero_(), {n: made.zero_() for n, made in sums.items()}
         if call.k.numel():
             results = {"dk": dk, "dv": dv, **{f"dcolumn_{n}": made for n, made in sums.items()}}
-            programs = -(-seq_k // self.tile("BLOCK_N")) * kv_heads * batch
-            self.launch(programs, self.tensors(call, rows) | results, call.sizes)
+            programs = tiles_in(seq_k, self.tile("BLOCK_N"), self.documents(call)) * kv_heads * batch
+            self.launch(programs, self.tensors(call, rows) | results, self.sizes(call))
         return dk, dv, sums
 
 
@@ -202,5 +205,5 @@ class ElementsLauncher(OfPairs):
         programs = -(-strip.queries // self.tile("BLOCK_M")) * strip.heads
         numbers = {"strip_first": strip.first_query, "strip_rows": strip.queries}
         numbers |= {"strip_head": strip.first_head, "strip_columns": columns}
-        self.launch(programs, self.tensors(call, rows) | {f"delement_{index}": made}, call.sizes, numbers)
+        self.launch(programs, self.tensors(call, rows) | {f"delement_{index}": made}, self.sizes(call), numbers)
         return made

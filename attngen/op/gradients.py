@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
 from attngen import reference
 from attngen.database import Database
+from attngen.errors import NotGeneratedError
 from attngen.op.checks import keywords_of
 from attngen.op.gradient_launch import Call, Rows, empty_like_rows
 from attngen.op.kernels import Launchers
 from attngen.op.learned import Gradient, Positions
 from attngen.plan.backward import plan_backward
-from attngen.spec.learned import learned_arguments, learned_reads
+from attngen.spec.learned import Learned, learned_arguments, learned_reads
 from attngen.spec.model import Kind
 
 Tensor = torch.Tensor
@@ -47,6 +48,8 @@ class Gradients:
         sizes = (q.shape[0], q.shape[2], k.shape[2])
         rows: Rows = self._rows.at(*sizes)(out, call.dout, lse, dlse, given.get("sink"), sink_shares="sink" in asked)
         reads = {read.index: read for read in self._learned if read.argument in asked}
+        if self.kind.documents:
+            self._refuse_elements(reads.values())
         made: dict[str, Tensor] = {}
         sums: dict[int, Tensor] = {}
         if asked & {"k", "v"} or any(read.along == "key" for read in reads.values()):
@@ -58,7 +61,7 @@ class Gradients:
         if rows.sink_shares is not None:
             made["sink"] = rows.sink_shares.sum((0, 2)).to(given["sink"].dtype)
         if reads:
-            positions = Positions(call, given["offsets"], given)
+            positions = Positions(call, given)
             gradients = {name: Gradient(given[name], positions) for name in {read.argument for read in reads.values()}}
             for read in reads.values():
                 gradient = gradients[read.argument]
@@ -84,6 +87,14 @@ class Gradients:
         given = {"q": q, "k": k, "v": v, **dict(zip(self._keywords, extras, strict=True))}
         asked = {name for name, want in zip(self.names, wanted, strict=True) if want}
         return self._results({name: self._empty(given, name) for name in asked}, asked, q)
+
+    def _refuse_elements(self, reads: Iterable[Learned]) -> None:
+        for read in reads:
+            if read.along in ("distance", "both"):
+                raise NotGeneratedError(
+                    f"kind '{self.kind.name}': the gradient of '{read.argument}', which is read by the positions of both "
+                    "the query and the key, is not generated for packed documents"
+                )
 
     def _results(self, made: Mapping[str, Tensor], asked: set[str], q: Tensor) -> list[Tensor]:
         return [made[name] if name in asked else q.new_empty(0) for name in self.names]

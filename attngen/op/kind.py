@@ -64,19 +64,27 @@ class KindOp:
         keywords: what the spec leaves to run time (``plan.arguments``), and always ``offsets`` (batch,) int32, the
         position of the first query (default seq_k - seq_q), and ``key_range`` (batch, 2) int32, first and end of the
         valid keys. Under autocast q, k and v are taken to the spec's dtype.
+        Of a kind with documents q is (tokens, heads, qk dim), k and v likewise, out (tokens, heads, v dim) and lse
+        (heads, tokens); ``cu_seqlens_q`` (documents + 1,) int32 says where each begins, as does ``cu_seqlens_k``
+        (default the same), and what is one a sequence is one a document. Tokens after the last document see nothing.
         Returns out (batch, heads, seq_q, v dim), of FP8 in bfloat16, and with ``return_lse`` also lse (batch, heads,
         seq_q), float32, natural log, without the sink; a row that sees no key gives 0 and -inf. Both are differentiable
         in q, k, v and what the score reads (sink, alibi_slopes, tensors of its expression), with the same bits from run
         to run. CPU tensors take the float64 reference.
         Raises CallError (a ValueError) for what does not fit the spec.
         """
-        extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
         for name, tensor in (("q", q), ("k", k), ("v", v)):
             check_tensor(name, tensor)
-        if torch.is_autocast_enabled(q.device.type):
+        if self.kind.documents:
+            keywords = {"cu_seqlens_k": keywords.get("cu_seqlens_q"), **keywords}
+            q, k, v = (unpacked(name, x) for name, x in (("q", q), ("k", k), ("v", v)))
+        extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
+        if q.device.type in ("cuda", "cpu") and torch.is_autocast_enabled(q.device.type):
             q, k, v = (autocast(self.kind, x) for x in (q, k, v))
         call = self.trained if records_gradients((q, k, v, *extras)) else self.operator
         out, lse = call(q, k, v, *extras)
+        if self.kind.documents:
+            out, lse = out[0].transpose(0, 1), lse[0]
         return (out, lse) if return_lse else out
 
     def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
@@ -92,6 +100,13 @@ class KindOp:
 
     def __repr__(self) -> str:
         return f"<attngen op {self._spec}.{self.kind.name}>"
+
+
+def unpacked(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A packed tensor as operators take it: (tokens, heads, dim) as (1, heads, tokens, dim), a view."""
+    if tensor.dim() != 3:
+        raise CallError(f"{name} has shape {tuple(tensor.shape)}; (tokens, heads, dim) is needed")
+    return tensor.transpose(0, 1)[None]
 
 
 def autocast(kind: Kind, tensor: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from attngen.config import Config
 from attngen.op import ready
-from attngen.op.arguments import constant_arguments, empty_outputs, pointer_parameters, tile_count
+from attngen.op.arguments import constant_arguments, document_count, empty_outputs, pointer_parameters, tile_count
 from attngen.op.checks import check_call, keywords_of, ordered_keywords
 from attngen.op.descriptor import Descriptor
 from attngen.op.direct import Direct, direct_launch
@@ -108,7 +108,7 @@ class Prepared:
         self.out_dtype = getattr(torch, plan.kind.out_dtype)
         self.device = q.device
         self.empty = 0 in (q.shape[0], q.shape[2], k.shape[2])
-        self.grid = tile_count(plan, config, q)
+        self.grid = tile_count(plan, config, q, document_count(plan, dict(zip(keywords_of(plan), extras, strict=True))))
         self.tickets = launcher.tickets if "ticket_ptr" in launcher.source.parameters else None
         if self.tickets is not None and q.device.type == "cuda":
             self.grid = min(self.grid, torch.cuda.get_device_properties(q.device).multi_processor_count)

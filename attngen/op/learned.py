@@ -22,22 +22,40 @@ STRIP_BYTES = {
 
 
 class Positions:
-    """Where the queries and keys of a call are, and what its scores' indices may read."""
+    """Where the queries and keys of a call are, and what its scores' indices may read.
 
-    def __init__(self, call: Call, offsets: torch.Tensor | None, arguments: Mapping[str, Any]) -> None:
+    What is one a head is (batch * heads, 1, 1), counted over all sequences; packed documents are one row of tokens,
+    each with the number of its document.
+    """
+
+    def __init__(self, call: Call, given: Mapping[str, Any]) -> None:
         batch, heads, seq_q, _ = call.q.shape
         self.seq_q, self.seq_k = seq_q, call.k.shape[2]
         self.heads, self.count = heads, batch * heads
-        self.arguments = arguments
+        self.arguments = given
         self.device = call.q.device
-        default = torch.full((batch,), self.seq_k - seq_q, device=self.device)
-        self.offsets = (default if offsets is None else offsets).long()  # (batch,)
+        self.ends = tuple(given.get(f"cu_seqlens_{side}") for side in "qk")
+        if self.ends[0] is None or self.ends[1] is None:
+            default = torch.full((batch,), self.seq_k - self.seq_q)
+        else:
+            default = self.ends[1].diff() - self.ends[0].diff()
+        self.offsets = (default if given["offsets"] is None else given["offsets"]).to(self.device).long()
 
     def of_heads(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Sequence, head and offset of some heads that are counted over all sequences, each (count, 1, 1)."""
+        """Sequence, head and offset of some heads."""
         places = torch.arange(first, first + count, device=self.device)[:, None, None]
         batch = places // self.heads
         return batch, places % self.heads, self.offsets[batch]
+
+    def names(self, side: int) -> dict[str, torch.Tensor]:
+        """b, h and i of each head's queries, or with a side of 1 j of its keys: as (heads, 1, length) or less."""
+        batch, head, offset = self.of_heads(0, self.count)
+        places = self.range(self.seq_k if side else self.seq_q)
+        ends = self.ends[side]
+        if ends is not None:  # what is after the last document counts as its own, with sums of 0
+            batch = torch.searchsorted(ends[1:-1], places, right=True)
+            places, offset = places - ends[batch], self.offsets[batch]
+        return {"b": batch, "h": head, **({"j": places} if side else {"i": places + offset})}
 
     def range(self, count: int) -> torch.Tensor:
         return torch.arange(count, device=self.device)
@@ -61,17 +79,7 @@ class Gradient:
 
     def add_rows(self, read: Learned, sums: torch.Tensor) -> None:
         """``sums``: (batch, heads, queries or keys), of a read whose place depends on no position, or on theirs."""
-        at = self.positions
-        sums = sums.reshape(at.count, 1, -1)
-        batch, head, offset = at.of_heads(0, at.count)
-        names = {"b": batch, "h": head}
-        if read.along == "none":
-            sums = sums.double().sum(-1, keepdim=True)
-        elif read.along == "query":
-            names["i"] = offset + at.range(at.seq_q)
-        else:
-            names["j"] = at.range(at.seq_k)
-        self.add(read, names, sums)
+        self.add(read, self.positions.names(side=int(read.along == "key")), sums.reshape(self.positions.count, 1, -1))
 
     def add_elements(self, read: Learned, launcher: ElementsLauncher, call: Call, rows: Rows) -> None:
         """The shares of a read whose place depends on both positions, or on their distance."""

@@ -14,7 +14,7 @@ import jinja2
 
 import attngen
 from attngen.database import Database
-from attngen.errors import UsageError
+from attngen.errors import NotGeneratedError, UsageError
 from attngen.op import compressed, gates, key_blocks, parts, shares
 from attngen.package.blocks import BlockOp, make_block_op
 from attngen.package.branches import BranchedOp, make_branched_op
@@ -100,6 +100,8 @@ def _op(kind: Kind, function: str, target: Target, db: Database | str | None, gi
         return make_sparse_op(kind, function, target, db)
     if selects_blocks(kind):
         return make_block_op(kind, function, target, db)
+    if kind.documents:
+        raise NotGeneratedError(f"kind '{kind.name}': 'documents' is not generated as a package yet; attngen.load() is")
     plan = plan_forward(kind)
     return make_op(plan, function, config_table(plan, target, db))
 

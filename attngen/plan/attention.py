@@ -18,7 +18,8 @@ class Argument:
     """A value that the spec leaves to run time: a keyword of the op and parameters of the kernel."""
 
     name: str
-    shape: Literal["heads", "batch", "tensor", "scalar", "scale", "kv scale"]  # scales: one, or one a (KV) head
+    # Scales: one, or one a (KV) head. Of packed documents "batch" is one a document, "documents" one more.
+    shape: Literal["heads", "batch", "documents", "tensor", "scalar", "scale", "kv scale"]
     rank: int
     meaning: str
 
@@ -69,6 +70,10 @@ def run_time_arguments(kind: Kind) -> tuple[Argument, ...]:
             Argument("k_scale", "kv scale", 1, "what k is multiplied by, float32 and positive: one, or one a KV head"),
             Argument("v_scale", "kv scale", 1, "what v is multiplied by, float32: one, or one a KV head"),
         ]
+    if kind.documents:
+        for side in ("q", "k"):
+            meaning = f"first token of each document in {side}, and one past the last, int32"
+            arguments.append(Argument(f"cu_seqlens_{side}", "documents", 1, meaning))
     if kind.sink:
         arguments.append(Argument("sink", "heads", 1, "one logit a query head, float32, in natural-log units"))
     if kind.alibi:

@@ -40,7 +40,7 @@ def plan_forward(kind: Kind) -> ForwardPlan:
         raise NotGeneratedError(
             f"kind '{kind.name}' selects keys and has no forward kernel, but others, which attngen.load() launches"
         )
-    for field in ("select", "latent", "blocks", "documents", "branches"):
+    for field in ("select", "latent", "blocks", "branches"):
         if getattr(kind, field):
             raise NotGeneratedError(
                 f"kind '{kind.name}': '{field}' is not generated yet; 'attngen check' and 'explain' accept it"

@@ -7,6 +7,7 @@ sequences fit in memory.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ def attention(
     q_scale: torch.Tensor | None = None,
     k_scale: torch.Tensor | None = None,
     v_scale: torch.Tensor | None = None,
+    cu_seqlens_q: torch.Tensor | None = None,
+    cu_seqlens_k: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float64,
     **named: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,24 +44,23 @@ def attention(
     latent kind the keys' first columns. indices, (batch, seq_q, top_k), or with a list for each KV head or query head
     (batch, heads, seq_q, top_k), are the keys that were selected: what is not 0 to seq_k - 1 is no key, and without
     them a query sees all that it may select. Of compressed keys, positions need ``offsets``.
-    The other keywords are those of the op; an 8-bit tensor stands for its values times its scale. Returns out (batch,
-    heads, seq_q, v dim) and lse (batch, heads, seq_q), both in ``dtype``: lse is natural-log and leaves the sink out; a
-    row that sees no key has out 0 and lse -inf.
+    Packed documents, of ``cu_seqlens_q`` and ``cu_seqlens_k``, are a batch of one; they have numbers where sequences
+    have their place in the batch. The other keywords are those of the op; an 8-bit tensor stands for its values times
+    its scale. Returns out (batch, heads, seq_q, v dim) and lse (batch, heads, seq_q), both in ``dtype``: lse is
+    natural-log and leaves the sink out; a row that sees no key has out 0 and lse -inf.
     """
-    batch, heads, seq_q, _ = q.shape
-    seq_k = k.shape[2]
-    group = kind.heads.group
+    heads, group = q.shape[1], kind.heads.group
     v = k[..., : kind.head_dim.v] if v is None else v
-    out = torch.zeros(batch, heads, seq_q, v.shape[-1], dtype=dtype, device=q.device)
-    lse = torch.full((batch, heads, seq_q), -math.inf, dtype=dtype, device=q.device)
-    if seq_k == 0:
-        return out, lse
-    for b in range(batch):
-        for h in range(heads):
-            queries = _head(q, b, h, q_scale, dtype)
-            keys, values = (_head(x, b, h // group, scale, dtype) for x, scale in ((k, k_scale), (v, v_scale)))
+    out = torch.zeros(*q.shape[:3], v.shape[-1], dtype=dtype, device=q.device)
+    lse = torch.full(q.shape[:3], -math.inf, dtype=dtype, device=q.device)
+    for b, row, of_q, of_k in sequences(q, k, cu_seqlens_q, cu_seqlens_k):
+        seq_q, seq_k = of_q.stop - of_q.start, of_k.stop - of_k.start
+        for h in range(heads if seq_k else 0):
+            queries = _head(q, row, h, q_scale, dtype)[of_q]
+            keys, values = (_head(x, row, h // group, scale, dtype)[of_k] for x, scale in ((k, k_scale), (v, v_scale)))
             for start in range(0, seq_q, ROWS):
                 rows = slice(start, min(start + ROWS, seq_q))
+                into = slice(of_q.start + rows.start, of_q.start + rows.stop)
                 i, j = positions(seq_q, seq_k, rows, b, offsets, q.device)
                 names = {"i": i, "j": j, "h": h, "b": b}
                 s = (queries[rows] @ keys.T) * kind.scale
@@ -73,9 +75,22 @@ def attention(
                 p = torch.exp(s - denominator[:, None]).masked_fill(~seen, 0.0)
                 p = p.masked_fill((total == -math.inf)[:, None], 0.0)
                 usable = values.masked_fill(~usable_keys(j, b, seq_k, key_range).T, 0.0)
-                out[b, h, rows] = p @ usable
-                lse[b, h, rows] = total
+                out[row, h, into] = p @ usable
+                lse[row, h, into] = total
     return out, lse
+
+
+def sequences(
+    q: torch.Tensor, k: torch.Tensor, cu_seqlens_q: torch.Tensor | None, cu_seqlens_k: torch.Tensor | None
+) -> Iterator[tuple[int, int, slice, slice]]:
+    """Number, row of the batch, queries and keys of each sequence, or of each packed document."""
+    if cu_seqlens_q is None or cu_seqlens_k is None:
+        for b in range(q.shape[0]):
+            yield b, b, slice(0, q.shape[2]), slice(0, k.shape[2])
+        return
+    ends_q, ends_k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
+    for n in range(len(ends_q) - 1):
+        yield n, 0, slice(ends_q[n], ends_q[n + 1]), slice(ends_k[n], ends_k[n + 1])
 
 
 def listed(indices: torch.Tensor, place: int, seq_k: int) -> torch.Tensor:

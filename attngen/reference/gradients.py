@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from attngen.reference.attend import ROWS, positions, scored, seen_by, usable_keys
+from attngen.reference.attend import ROWS, positions, scored, seen_by, sequences, usable_keys
 from attngen.spec.derivative import derivative
 from attngen.spec.evaluate import evaluate
 from attngen.spec.learned import SLOPES, Learned, learned_reads
@@ -70,11 +70,12 @@ def _backward(
     prefix: torch.Tensor | None = None,
     offsets: torch.Tensor | None = None,
     key_range: torch.Tensor | None = None,
+    cu_seqlens_q: torch.Tensor | None = None,
+    cu_seqlens_k: torch.Tensor | None = None,
     **named: Any,
 ) -> dict[str, torch.Tensor]:
     """Gradients, or their sizes, for which every factor is its absolute value and differences are sums."""
-    batch, heads, seq_q, _ = q.shape
-    seq_k, group = k.shape[2], kind.heads.group
+    heads, group = q.shape[1], kind.heads.group
     signed = sizes is None
     least, rough = sizes or (0.0, 0.0)
     learned = learned_reads(kind)
@@ -100,15 +101,18 @@ def _backward(
         ]
         made[read.argument].index_put_(tuple(places), shares, accumulate=True)
 
-    for b in range(batch if seq_k else 0):
-        for h in range(heads):
+    for b, row, of_q, of_k in sequences(q, k, cu_seqlens_q, cu_seqlens_k):
+        seq_q, seq_k = of_q.stop - of_q.start, of_k.stop - of_k.start
+        for h in range(heads if seq_k else 0):
             for start in range(0, seq_q, ROWS):
                 rows = slice(start, min(start + ROWS, seq_q))
+                at_q = (row, h, slice(of_q.start + rows.start, of_q.start + rows.stop))
+                at_k = (row, h // group, of_k)
                 i, j = positions(seq_q, seq_k, rows, b, offsets, q.device)
                 names = {"i": i, "j": j, "h": h, "b": b}
                 valid = usable_keys(j, b, seq_k, key_range).T
-                keys, values = (x[b, h // group].double().masked_fill(~valid, 0.0) for x in (k, v))
-                queries, of_out = q[b, h, rows].double(), factor(dout[b, h, rows].double())
+                keys, values = (x[at_k].double().masked_fill(~valid, 0.0) for x in (k, v))
+                queries, of_out = q[at_q].double(), factor(dout[at_q].double())
                 capped, logits, s = _stages(kind, (queries @ keys.T) * kind.scale, names, alibi_slopes, named)
                 seen = seen_by(kind, names, seq_k, prefix, key_range, named)
                 s = s.masked_fill(~seen, -math.inf)
@@ -120,12 +124,12 @@ def _backward(
                 delta = (p * of_weights).sum(-1, keepdim=True)
                 ds = p * (of_weights - delta if signed else of_weights + delta)
                 if dlse is not None:
-                    of_lse = factor(dlse[b, h, rows, None].double())
+                    of_lse = factor(dlse[at_q][:, None].double())
                     ds = ds + torch.exp(s - total).masked_fill(hidden, 0.0) * of_lse
                 if sink is not None:
                     share = (delta * torch.exp(sink[h].double() - denominator))[total > -math.inf].sum()
                     made["sink"][h] += -share if signed else share
-                made["v"][b, h // group] += p.T @ of_out
+                made["v"][at_k] += p.T @ of_out
                 at = {**names, "s": logits}
                 for read in learned:
                     if read.of == "score":
@@ -136,8 +140,8 @@ def _backward(
                         add(read, at, ds)
                 if kind.softcap is not None:
                     ds = ds * (1.0 - (capped / kind.softcap) ** 2 + rough)
-                made["q"][b, h, rows] = ds @ factor(keys) * kind.scale
-                made["k"][b, h // group] += ds.T @ factor(queries) * kind.scale
+                made["q"][at_q] = ds @ factor(keys) * kind.scale
+                made["k"][at_k] += ds.T @ factor(queries) * kind.scale
     return made
 
 

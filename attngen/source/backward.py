@@ -7,22 +7,22 @@ from typing import Any
 from attngen.config import Config
 from attngen.plan.attention import LOG2E
 from attngen.plan.backward import BackwardPlan
-from attngen.source.context import docstring, element_names, helpers_of, loops_of, residual_nodes
+from attngen.source.context import docstring, element_names, helpers_of, loops_of, residual_nodes, shifted
 from attngen.source.elementwise import BY_KEY, BY_QUERY, Assignment, merged, row_bounds, visible_lines
 from attngen.source.gradients import gradient_lines
-from attngen.source.parameters import Parameter, given_parameters, unspecialised
+from attngen.source.parameters import Parameter, axes, given_parameters, lengths, shape_of, unspecialised
 from attngen.source.types import NOTHING, pointer
 
 ROW = "[batch, heads, seq_q], float32"
-SHAPES = {
-    "q": "[batch, heads, seq_q, qk dim]",
-    "k": "[batch, kv heads, seq_k, qk dim]",
-    "v": "[batch, kv heads, seq_k, v dim]",
-    "out": "[batch, heads, seq_q, v dim]",
-    "dout": "[batch, heads, seq_q, v dim], the gradient of out",
-    "dq": "[batch, heads, seq_q, qk dim], the gradient of q",
-    "dk": "[batch, kv heads, seq_k, qk dim], the gradient of k",
-    "dv": "[batch, kv heads, seq_k, v dim], the gradient of v",
+SHAPES = {  # heads, sequence, dim, and what it is
+    "q": ("heads", "seq_q", "qk dim", ""),
+    "k": ("kv heads", "seq_k", "qk dim", ""),
+    "v": ("kv heads", "seq_k", "v dim", ""),
+    "out": ("heads", "seq_q", "v dim", ""),
+    "dout": ("heads", "seq_q", "v dim", ", the gradient of out"),
+    "dq": ("heads", "seq_q", "qk dim", ", the gradient of q"),
+    "dk": ("kv heads", "seq_k", "qk dim", ", the gradient of k"),
+    "dv": ("kv heads", "seq_k", "v dim", ", the gradient of v"),
 }
 TITLES = {
     "backward_rows": "what it needs of each row",
@@ -59,6 +59,7 @@ STRIP = [
     Parameter("strip_head", "first head of the strip, counted over all sequences"),
     Parameter("strip_columns", "keys, or distances of keys from queries"),
 ]
+WHOLE = ("prefix", "cu_seqlens_q", "cu_seqlens_k")  # int32
 OPTIONAL = ("offsets_ptr", "key_range_ptr", "dlse_ptr", "dsink_ptr")  # None is compiled for
 
 
@@ -82,6 +83,8 @@ def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
         "constexprs": ("BLOCK_M", "BLOCK_N"),
         "unbalanced": plan.unbalanced,
         "loads": "pointer",
+        "documents": plan.kind.documents,
+        "shifted": shifted(STRIDED[plan.kernel]),
         "row_bounds": bounds,
         "visible_lines": visible_lines(terms, visible, tile, 8),
         "residual": any(term.residual for term in terms),
@@ -136,6 +139,7 @@ def _rows_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
         "helpers": set(),
         "element_ranks": [],
         "constexprs": ("BLOCK_M",),
+        "documents": False,  # a row is a row
     }
 
 
@@ -143,9 +147,9 @@ def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[st
     """What all three have: parameters, their types, the compiler's options."""
     strided = STRIDED[plan.kernel]
     results = [name for name in strided if name in ("dq", "dk", "dv")]
-    taken = [Parameter(f"{name}_ptr", SHAPES[name]) for name in strided if name not in results]
+    taken = [_strided(plan, name) for name in strided if name not in results]
     taken += own
-    taken += [Parameter(f"{name}_ptr", SHAPES[name]) for name in results]
+    taken += [_strided(plan, name) for name in results]
     for read in plan.learned:
         name, comment = SUMS[plan.kernel]
         taken.append(Parameter(f"{name}_{read.index}_ptr", f"{comment} {read.argument}"))
@@ -153,9 +157,10 @@ def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[st
         taken += STRIP
     if plan.kernel != "backward_rows":
         taken += [parameter for parameter in given_parameters(plan) if not parameter.name.startswith("sink")]
-    taken += [Parameter(f"stride_{word}{axis}") for word in strided.values() for axis in "bhs"]
-    taken += [Parameter("heads", "query heads"), Parameter("seq_q")]
-    taken += [Parameter("seq_k")] if plan.kernel != "backward_rows" else []
+    of_rows = plan.kernel == "backward_rows"
+    across = "bhs" if of_rows else axes(plan)
+    taken += [Parameter(f"stride_{word}{axis}") for word in strided.values() for axis in across]
+    taken += [Parameter("heads", "query heads"), *([Parameter("seq_q")] if of_rows else lengths(plan))]
     names = [parameter.name for parameter in taken]
     return {
         "plan": plan,
@@ -172,12 +177,19 @@ def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[st
     }
 
 
+def _strided(plan: BackwardPlan, name: str) -> Parameter:
+    heads, sequence, dim, meaning = SHAPES[name]
+    if plan.kernel == "backward_rows":  # a row is a row, whatever it is a part of
+        return Parameter(f"{name}_ptr", f"[batch, {heads}, {sequence}, {dim}]{meaning}")
+    return Parameter(f"{name}_ptr", shape_of(plan, heads, sequence, dim) + meaning)
+
+
 def _type_of(plan: BackwardPlan, name: str) -> str:
     if name in OPTIONAL or name.startswith(tuple(f"{word}_" for word, _ in SUMS.values())):
         return NOTHING
     if name.endswith("_ptr"):
         held = name.removesuffix("_ptr")
-        return pointer(plan.kind.dtype if held in SHAPES else "int32" if held == "prefix" else "float32")
+        return pointer(plan.kind.dtype if held in SHAPES else "int32" if held in WHOLE else "float32")
     return "fp32" if name.endswith("_value") else "i32"
 
 

@@ -67,6 +67,8 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "entry": "attention_forward",
         "tile_function": "attend_tile",
         "packed": packed,
+        "documents": plan.kind.documents,
+        "shifted": shifted({"q": "q", "k": "k", "v": "v", "out": "o"}, config.get("loads") == "descriptor"),
         "loads": config.get("loads", "pointer"),
         "unbalanced": plan.unbalanced,
         "docstring": docstring(plan, "Attention forward"),
@@ -101,6 +103,16 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
     if config["schedule"] == "hopper_window":
         return hopper_window_context(plan, config, context)
     return hopper_context(plan, config, context) if hopper else context
+
+
+def shifted(strides: Mapping[str, str], described: bool = False) -> list[tuple[str, str, str]]:
+    """Tensors whose pointers begin at a document: their side, and the word for each in a stride's name."""
+    of_keys = ("k", "v", "dk", "dv")
+    return [
+        (name, "k" if name in of_keys else "q", word)
+        for name, word in strides.items()
+        if not (described and name in of_keys)
+    ]
 
 
 def _symbols_used(context: dict[str, Any], window: bool) -> set[str]:
@@ -186,7 +198,7 @@ def _tile_call(plan: ForwardPlan, config: Config, elements_need: list[str], stat
     elif plan.kind.quantised and config["schedule"] != "window":
         names.append("exp_scale")
     if config.get("loads") == "descriptor" and config["schedule"] != "window":
-        names.append("HAS_KEY_RANGE")
+        names += ["HAS_KEY_RANGE", *(["first_key"] if plan.kind.documents else [])]
     return [*names, "key"]
 
 

@@ -24,23 +24,39 @@ def parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
     if is_gluon(config):
         return _hopper_parameters(plan, config)
     descriptors = config.get("loads") == "descriptor"
-    out = [Parameter("q_ptr", "[batch, heads, seq_q, qk dim]")]
+    out = [Parameter("q_ptr", shape_of(plan, "heads", "seq_q", "qk dim"))]
     for name, dim, chunks in (("k", "qk dim", plan.qk_chunks), ("v", "v dim", plan.v_chunks)):
+        held = shape_of(plan, "kv heads", "seq_k", dim)
         if descriptors:
-            out += [
-                Parameter(f"{name}_desc_{c.index}", f"[batch, kv heads, seq_k, {dim}], boxes of BLOCK_N x {c.width}")
-                for c in chunks
-            ]
+            out += [Parameter(f"{name}_desc_{c.index}", f"{held}, boxes of BLOCK_N x {c.width}") for c in chunks]
         else:
-            out.append(Parameter(f"{name}_ptr", f"[batch, kv heads, seq_k, {dim}]"))
-    out.append(Parameter("out_ptr", "[batch, heads, seq_q, v dim]"))
+            out.append(Parameter(f"{name}_ptr", held))
+    out.append(Parameter("out_ptr", shape_of(plan, "heads", "seq_q", "v dim")))
     out += _other_parameters(plan)
     tensors = ("q", "out") if descriptors else ("q", "k", "v", "out")
     for tensor in tensors:
         letter = tensor[0]
-        out += [Parameter(f"stride_{letter}{axis}") for axis in "bhs"]
-    out += [Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k")]
-    return tuple(out)
+        out += [Parameter(f"stride_{letter}{axis}") for axis in axes(plan)]
+    return (*out, Parameter("heads", "query heads"), *lengths(plan))
+
+
+def shape_of(plan: AttentionPlan, heads: str, sequence: str, dim: str) -> str:
+    """A tensor's shape, for the comment beside its parameter."""
+    if plan.kind.documents:
+        return f"[{sequence.replace('seq', 'tokens')}, {heads}, {dim}]"
+    return f"[batch, {heads}, {sequence}, {dim}]"
+
+
+def axes(plan: AttentionPlan) -> str:
+    """Of what strides there are: documents have no batch."""
+    return "hs" if plan.kind.documents else "bhs"
+
+
+def lengths(plan: AttentionPlan) -> list[Parameter]:
+    """How many queries and keys there are; of documents, in all."""
+    if not plan.kind.documents:
+        return [Parameter("seq_q"), Parameter("seq_k")]
+    return [Parameter("tokens_q", "queries in all"), Parameter("tokens_k", "keys in all"), Parameter("documents")]
 
 
 def _hopper_parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
@@ -67,14 +83,16 @@ def _hopper_parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ..
 
 def _other_parameters(plan: ForwardPlan) -> list[Parameter]:
     """lse, where positions begin, and what the spec leaves to run time."""
-    return [Parameter("lse_ptr", "[batch, heads, seq_q], float32, natural log, contiguous"), *given_parameters(plan)]
+    rows = "[heads, tokens_q]" if plan.kind.documents else "[batch, heads, seq_q]"
+    return [Parameter("lse_ptr", f"{rows}, float32, natural log, contiguous"), *given_parameters(plan)]
 
 
 def given_parameters(plan: AttentionPlan) -> list[Parameter]:
     """Where positions begin, and what the spec leaves to run time."""
+    batch = "documents" if plan.kind.documents else "batch"
     out = [
-        Parameter("offsets_ptr", "[batch], position of the first query, or None for seq_k - seq_q"),
-        Parameter("key_range_ptr", "[batch, 2], first and end of the valid keys, or None for all"),
+        Parameter("offsets_ptr", f"[{batch}], position of the first query, or None for seq_k - seq_q"),
+        Parameter("key_range_ptr", f"[{batch}, 2], first and end of the valid keys, or None for all"),
     ]
     for argument in plan.arguments:
         if argument.shape == "scalar":
@@ -88,14 +106,15 @@ def given_parameters(plan: AttentionPlan) -> list[Parameter]:
                 Parameter(f"{argument.name}_{what}_{n}") for n in range(argument.rank) for what in ("size", "stride")
             ]
         else:
-            out.append(Parameter(f"{argument.name}_ptr", f"[{argument.shape}], {argument.meaning}"))
+            shape = {"batch": batch, "documents": "documents + 1"}.get(argument.shape, argument.shape)
+            out.append(Parameter(f"{argument.name}_ptr", f"[{shape}], {argument.meaning}"))
     return out
 
 
 def unspecialised(plan: AttentionPlan, persistent: bool = False) -> list[str]:
     """Parameters that vary from call to call: a new value must not ask for a compilation."""
     names = ["tile_count", "heads_together"] if persistent else []
-    names += ["heads", "seq_q", "seq_k"]
+    names += ["heads", *(parameter.name for parameter in lengths(plan))]
     for argument in plan.arguments:
         if argument.shape == "tensor":
             names += [f"{argument.name}_size_{n}" for n in range(argument.rank)]

@@ -77,6 +77,7 @@ def routed_context(plan: RoutedPlan, config: Config) -> dict[str, Any]:
     return {
         **_shared(plan, "routed_attention", names, config),
         "docstring": _docstring(plan, "Attention of queries over blocks of keys that each chose, a block at a time"),
+        "documents": False,
         "constants": _constants(plan),
         "helpers": _helpers(plan),
         "element_ranks": (),

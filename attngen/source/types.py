@@ -36,7 +36,7 @@ def forward_types(plan: ForwardPlan, config: Config, names: Sequence[str]) -> tu
     kind, described = plan.kind, boxes(plan, config)
     scalars = {f"{argument.name}_value" for argument in plan.arguments if argument.shape == "scalar"}
     elements = {"q_ptr": kind.dtype, "k_ptr": kind.dtype, "v_ptr": kind.dtype, "out_ptr": kind.out_dtype}
-    elements |= {"prefix_ptr": "int32", "ticket_ptr": "int32"}
+    elements |= dict.fromkeys(("prefix_ptr", "ticket_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr"), "int32")
     types: list[str] = []
     for name in names:
         if name in ("offsets_ptr", "key_range_ptr"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,8 +52,11 @@ class Checks:
         self.inputs = make_inputs(kind, problem.batch, problem.seq_q, problem.seq_k, device=device, seed=2)
         everything = slice(None)
         self.small_answer = Answer(*reference.attention(kind, **self.small), everything, everything)
-        starts = sorted({0, max(0, problem.seq_q // 2 - STRIP // 2), max(0, problem.seq_q - STRIP)})
-        self.answers = [self._strip(problem, start) for start in starts]
+        if kind.documents:
+            self.answers = [self._document(n) for n in range(len(self.inputs["cu_seqlens_q"]) - 1)]
+        else:
+            starts = sorted({0, max(0, problem.seq_q // 2 - STRIP // 2), max(0, problem.seq_q - STRIP)})
+            self.answers = [self._strip(problem, start) for start in starts]
 
     def find_fault(self, kernel: Kernel) -> str | None:
         """What is wrong with a kernel's answers, or None."""
@@ -69,6 +72,19 @@ class Checks:
         inputs["offsets"] = torch.tensor([offset], dtype=torch.int32, device=inputs["q"].device)
         out, lse = reference.attention(self.kind, **inputs)
         return Answer(out, lse, rows, slice(0, 1))
+
+    def _document(self, number: int) -> Answer:
+        """The reference for the last queries of a packed document."""
+        first, end = self.inputs["cu_seqlens_q"][number : number + 2].tolist()
+        first_key, end_key = self.inputs["cu_seqlens_k"][number : number + 2].tolist()
+        rows, keys = slice(max(first, end - STRIP), end), slice(first_key, end_key)
+        inputs = self.inputs | {"q": self.inputs["q"][:, :, rows]}
+        inputs |= {name: self.inputs[name][:, :, keys] for name in ("k", "v")}
+        whole = replace(self.kind, documents=False)
+        del inputs["cu_seqlens_q"], inputs["cu_seqlens_k"]
+        if "prefix" in inputs:
+            inputs["prefix"] = inputs["prefix"][number : number + 1]
+        return Answer(*reference.attention(whole, **inputs), rows, slice(0, 1))
 
     def _compare(self, where: str, found: tuple[torch.Tensor, torch.Tensor], answers: list[Answer]) -> str | None:
         out, lse = found

@@ -35,13 +35,14 @@ class Case:
     def inputs(self, kind: Kind, device: str, heads: tuple[int, int] | None = None) -> dict[str, Any]:
         """Keywords of a forward kernel's call at these sizes."""
         inputs = make_inputs(kind, self.batch, self.seq_q, self.seq_k, device=device, seed=self.seq_k, heads=heads)
-        return inputs | self.placed(device)
+        return inputs | self.placed(device, documents=len(inputs.get("cu_seqlens_q", "")) - 1)
 
-    def placed(self, device: str) -> dict[str, torch.Tensor]:
-        """The keywords that say which keys are valid."""
+    def placed(self, device: str, documents: int = -1) -> dict[str, torch.Tensor]:
+        """The keywords that say which keys are valid, of each sequence or packed document."""
         if not self.padded:
             return {}
-        ranges = [[min(3 + n, self.seq_k), max(self.seq_k - 7, 0)] for n in range(self.batch)]
+        count = self.batch if documents < 0 else documents
+        ranges = [[min(3 + n, self.seq_k), max(self.seq_k - 7, 0)] for n in range(count)]
         ranges[-1] = [self.seq_k, self.seq_k]  # no valid key: every row of this sequence must be empty
         return {"key_range": torch.tensor(ranges, dtype=torch.int32, device=device)}
 

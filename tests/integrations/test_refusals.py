@@ -120,8 +120,8 @@ def test_specs_that_cannot_be_used(tmp_path):
     path.write_text("heads: 4\nhead_dim: 16\nlayers: 2\nwindwo: 3\n")
     with pytest.raises(SpecError, match=r"wrong\.yaml:4:1"):
         register(path)
-    with pytest.raises(NotGeneratedError, match="'documents' is not generated yet"):
-        register(parse_spec("heads: 4\nhead_dim: 16\nlayers: 2\ndocuments: true"))
+    with pytest.raises(NotGeneratedError, match="'blocks' is not generated yet"):
+        register(parse_spec("heads: 4\nhead_dim: 16\nlayers: 2\nblocks: {size: 64}"))
 
 
 def test_another_pattern_on_purpose():

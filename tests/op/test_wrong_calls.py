@@ -21,6 +21,15 @@ def layer(number):
     return lambda attn: attn(**tensors(), layer=number)
 
 
+ENDS = {"cu_seqlens_q": torch.tensor([0, 7], dtype=torch.int32)}
+
+
+def packed(**keywords):
+    """A call of the kind with documents."""
+    given = {"q": torch.randn(7, 4, 16), "k": torch.randn(7, 2, 16), "v": torch.randn(7, 2, 24)}
+    return lambda attn: attn.packed(**given, **keywords)
+
+
 def twice(attn):
     """A gradient of a gradient."""
     given = tensors()
@@ -185,10 +194,37 @@ WRONG = [
         layer(8),
         "kind 'chosen' has no indexer; give 'indices'",
     ),
+    ("a batch of documents", call("packed", **ENDS), "q has shape (2, 4, 5, 16); (tokens, heads, dim) is needed"),
     (
-        "documents",
-        call("packed"),
-        "kind 'packed': 'documents' is not generated yet; 'attngen check' and 'explain' accept it",
+        "documents without boundaries",
+        packed(),
+        "kind 'packed' needs the argument 'cu_seqlens_q': first token of each document in q, and one past the last, "
+        "int32",
+    ),
+    (
+        "boundaries that fall",
+        packed(cu_seqlens_q=torch.tensor([0, 4, 3, 7], dtype=torch.int32)),
+        "'cu_seqlens_q' is [0, 4, 3, 7]; it must begin with 0, never fall, and end at most at the 7 tokens there are",
+    ),
+    (
+        "boundaries past the end",
+        packed(cu_seqlens_q=torch.tensor([0, 9], dtype=torch.int32)),
+        "'cu_seqlens_q' is [0, 9]; it must begin with 0, never fall, and end at most at the 7 tokens there are",
+    ),
+    (
+        "boundaries of 64 bits",
+        packed(cu_seqlens_q=torch.tensor([0, 7])),
+        "'cu_seqlens_q' is int64; int32 is needed",
+    ),
+    (
+        "one boundary",
+        packed(cu_seqlens_q=torch.tensor([0], dtype=torch.int32)),
+        "'cu_seqlens_q' has shape (1,); (documents + 1,), of a document or more, is needed",
+    ),
+    (
+        "other documents in k",
+        packed(**ENDS, cu_seqlens_k=torch.tensor([0, 2, 7], dtype=torch.int32)),
+        "cu_seqlens_q has 1 documents and cu_seqlens_k 2; they must be equal",
     ),
     (
         "gradients of gradients",

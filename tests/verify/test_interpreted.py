@@ -52,8 +52,8 @@ def test_a_bound_that_is_broken_on_purpose_is_caught(tmp_path):
 
 
 def test_kinds_without_kernels_are_refused_before_anything_runs():
-    spec = parse_spec("{heads: 2, head_dim: 64, documents: true}")
-    with pytest.raises(NotGeneratedError, match="documents"):
+    spec = parse_spec("{heads: 2, head_dim: 64, blocks: {size: 64}}")
+    with pytest.raises(NotGeneratedError, match="blocks"):
         list(verify_interpreted(spec, ["attention"], get_target("h100")))
 
 

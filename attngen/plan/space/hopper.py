@@ -34,6 +34,8 @@ def why_not(plan: ForwardPlan, target: Target) -> str | None:
         return f"{target.name} is {target.arch_name}, and it is made of what only sm_90 has"
     if kind.dtype == "float32":
         return f"its matrix products take 16-bit and 8-bit numbers, and the kind is in {kind.dtype}"
+    if kind.documents:
+        return "it does not find the documents that tiles of packed queries belong to"
     if not rows_are_aligned(plan):
         dims = f"{kind.head_dim.qk}" + (f" and {kind.head_dim.v}" if kind.head_dim.v != kind.head_dim.qk else "")
         return f"the copy engine needs rows of a multiple of 16 bytes, and head_dim is {dims}"
