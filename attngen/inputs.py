@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 
+from attngen.op.block_lists import lists_of_table
 from attngen.plan.attention import run_time_arguments
 from attngen.plan.work import first_position
 from attngen.spec.model import Kind
 
 LARGEST_FLOAT8 = 448.0  # of e4m3
+LISTED = 0.4  # of the blocks of keys
 TENSOR_SIZE = 64  # of each dimension of a tensor named in an expression: indices beyond it are clamped
 
 
@@ -54,6 +56,10 @@ def make_inputs(
         lengths = zip(("q", "k"), (batch * seq_q, batch * seq_k), strict=True)
         inputs |= {f"cu_seqlens_{side}": uneven(total, batch + 1, generator, device) for side, total in lengths}
         batch += 1
+    if kind.blocks is not None:
+        rows, columns = (-(-length // kind.blocks.size) for length in (seq_q, seq_k))
+        table = torch.rand(batch, query_heads, rows, columns, generator=generator, device=device) < LISTED
+        inputs |= dict(zip(("block_count", "block_index"), lists_of_table(table), strict=True))
     if kind.compress is not None:
         first = first_position(kind, seq_q, seq_k)
         inputs["offsets"] = torch.full((batch,), first, dtype=torch.int32, device=device)

@@ -61,6 +61,19 @@ def length_values(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, documen
     return {"heads": q.shape[1], sides[0]: q.shape[2], sides[1]: k.shape[2], "documents": documents}
 
 
+def list_values(index: torch.Tensor | None) -> dict[str, Any]:
+    """How lists of blocks lie, by the kernel's parameters."""
+    if index is None:
+        return {}
+    batch, heads, lists, entries = index.shape
+    return {
+        "lists_b": heads if batch > 1 else 0,
+        "lists_h": 1 if heads > 1 else 0,
+        "lists": lists,
+        "entries": entries,
+    }
+
+
 def pointer_parameters(plan: ForwardPlan, config: Config) -> list[tuple[int, str]]:
     """(index into q, k, v, extras, out, lse, turned values; parameter) of every tensor that a launch passes."""
     extras = keywords_of(plan)
@@ -84,7 +97,7 @@ def constant_arguments(
     """The kernel's arguments with None for every pointer, and descriptors without their base."""
     by_name: Mapping[str, Any] = dict(zip(keywords_of(plan), extras, strict=True))
     documents = document_count(plan, by_name)
-    values = length_values(plan, q, k, documents)
+    values = length_values(plan, q, k, documents) | list_values(by_name.get("block_index"))
     values |= {"tile_count": tile_count(plan, config, q, documents)}
     values |= {"heads_together": int(config.get("HEADS_TOGETHER") or 1)}
     out, _ = empty_outputs(q, plan.kind.head_dim.v, getattr(torch, plan.kind.out_dtype))

@@ -129,7 +129,9 @@ def _check_extras(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras:
         if argument.shape in ("scale", "kv scale"):
             _check_scale(argument.name, value, heads if argument.shape == "scale" else k.shape[1])
             continue
-        if argument.shape != "documents":
+        if argument.shape == "lists":
+            _check_lists(argument.name, value, argument.rank)
+        elif argument.shape != "documents":
             count = heads if argument.shape == "heads" else batch
             _check_vector(argument.name, value, (count,), whole=argument.shape == "batch")
     if plan.kind.compress is not None and extras.get("offsets") is None:
@@ -170,6 +172,11 @@ def check_placed(
         if value is not None:
             _check_device(name, value, device)
             _check_vector(name, value, shape, whole=True)
+
+
+def _check_lists(name: str, value: torch.Tensor, rank: int) -> None:
+    if value.dim() != rank or value.dtype != torch.int32 or not value.is_contiguous():
+        raise CallError(f"'{name}' is {_shape(value)} of {_dtype(value)}; contiguous int32 of rank {rank} is needed")
 
 
 def _check_vector(name: str, value: torch.Tensor, shape: tuple[int, ...], whole: bool) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from attngen.config import Config
 from attngen.errors import CallError
-from attngen.op.arguments import MAX_GRID, document_count, length_values, tiles_in
+from attngen.op.arguments import MAX_GRID, document_count, length_values, list_values, tiles_in
 from attngen.op.bound import Bound, compiled_of
 from attngen.op.checks import keywords_of
 from attngen.op.launch import Kept, signature_of
@@ -150,7 +150,8 @@ class OfPairs(GradientLauncher):
 
     def sizes(self, call: Call) -> dict[str, int]:
         """How many heads, queries, keys and documents there are."""
-        return length_values(self.plan, call.q, call.k, self.documents(call))
+        given = dict(zip(keywords_of(self.plan), call.extras, strict=True))
+        return length_values(self.plan, call.q, call.k, self.documents(call)) | list_values(given.get("block_index"))
 
     def documents(self, call: Call) -> int | None:
         return document_count(self.plan, dict(zip(keywords_of(self.plan), call.extras, strict=True)))

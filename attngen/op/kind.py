@@ -12,6 +12,7 @@ import torch
 from attngen.database import Database
 from attngen.errors import CallError, NotGeneratedError
 from attngen.op.autograd import records_gradients, trained_operator
+from attngen.op.block_lists import block_lists
 from attngen.op.checks import check_tensor, ordered_keywords
 from attngen.op.choose import Chooser, Chosen, target_here
 from attngen.op.register import Implementation, operator, operator_name
@@ -67,6 +68,9 @@ class KindOp:
         Of a kind with documents q is (tokens, heads, qk dim), k and v likewise, out (tokens, heads, v dim) and lse
         (heads, tokens); ``cu_seqlens_q`` (documents + 1,) int32 says where each begins, as does ``cu_seqlens_k``
         (default the same), and what is one a sequence is one a document. Tokens after the last document see nothing.
+        Of a kind with blocks, ``blocks`` says which blocks of keys each block of queries may see: bool (batch or 1,
+        heads or 1, blocks of queries, blocks of keys), or lists of blocks, int32 (..., blocks of queries, entries), in
+        any order, where -1 is none.
         Returns out (batch, heads, seq_q, v dim), of FP8 in bfloat16, and with ``return_lse`` also lse (batch, heads,
         seq_q), float32, natural log, without the sink; a row that sees no key gives 0 and -inf. Both are differentiable
         in q, k, v and what the score reads (sink, alibi_slopes, tensors of its expression), with the same bits from run
@@ -78,6 +82,8 @@ class KindOp:
         if self.kind.documents:
             keywords = {"cu_seqlens_k": keywords.get("cu_seqlens_q"), **keywords}
             q, k, v = (unpacked(name, x) for name, x in (("q", q), ("k", k), ("v", v)))
+        if self.kind.blocks is not None:
+            keywords = self._listed(q, k, keywords)
         extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
         if q.device.type in ("cuda", "cpu") and torch.is_autocast_enabled(q.device.type):
             q, k, v = (autocast(self.kind, x) for x in (q, k, v))
@@ -86,6 +92,14 @@ class KindOp:
         if self.kind.documents:
             out, lse = out[0].transpose(0, 1), lse[0]
         return (out, lse) if return_lse else out
+
+    def _listed(self, q: torch.Tensor, k: torch.Tensor, keywords: dict[str, Any]) -> dict[str, Any]:
+        """The keywords with lists in the place of ``blocks``."""
+        if keywords.get("blocks") is None:
+            raise CallError(f"kind '{self.kind.name}' needs the argument 'blocks': which blocks of keys may be seen")
+        rest = {name: value for name, value in keywords.items() if name != "blocks"}
+        count, index = block_lists(self.kind, keywords["blocks"], q.shape[2], k.shape[2], q.shape[0])
+        return rest | {"block_count": count.contiguous(), "block_index": index.contiguous()}
 
     def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
         """What would run for these tensors, and where that choice comes from."""

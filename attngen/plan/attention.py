@@ -19,7 +19,7 @@ class Argument:
 
     name: str
     # Scales: one, or one a (KV) head. Of packed documents "batch" is one a document, "documents" one more.
-    shape: Literal["heads", "batch", "documents", "tensor", "scalar", "scale", "kv scale"]
+    shape: Literal["heads", "batch", "documents", "lists", "tensor", "scalar", "scale", "kv scale"]
     rank: int
     meaning: str
 
@@ -74,6 +74,10 @@ def run_time_arguments(kind: Kind) -> tuple[Argument, ...]:
         for side in ("q", "k"):
             meaning = f"first token of each document in {side}, and one past the last, int32"
             arguments.append(Argument(f"cu_seqlens_{side}", "documents", 1, meaning))
+    if kind.blocks is not None:
+        listed = f"blocks of {kind.blocks.size} keys that each block of as many queries may see"
+        arguments.append(Argument("block_count", "lists", 3, f"number of {listed}, int32"))
+        arguments.append(Argument("block_index", "lists", 4, f"{listed}, int32"))
     if kind.sink:
         arguments.append(Argument("sink", "heads", 1, "one logit a query head, float32, in natural-log units"))
     if kind.alibi:

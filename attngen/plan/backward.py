@@ -16,8 +16,7 @@ from typing import Literal
 
 from attngen.errors import NotGeneratedError
 from attngen.plan.attention import AttentionPlan
-from attngen.plan.forward import plan_forward
-from attngen.plan.keys import key_intervals
+from attngen.plan.forward import loops_of, plan_forward
 from attngen.plan.transpose import transposed
 from attngen.spec.learned import Learned, learned_reads
 from attngen.spec.model import Kind
@@ -71,7 +70,7 @@ def plan_backward(kind: Kind) -> BackwardPlans:
     elements = plan("backward_elements", forward.terms, forward.loops, "distance", "both")
     return BackwardPlans(
         rows=plan("backward_rows", (), ()),
-        kv=plan("backward_kv", by_key, key_intervals(by_key), "key"),
+        kv=plan("backward_kv", by_key, loops_of(kind, by_key), "key"),
         q=plan("backward_q", forward.terms, forward.loops, "none", "query"),
         elements=elements if elements.learned else None,
     )

@@ -8,9 +8,11 @@ from typing import Literal
 from attngen.errors import NotGeneratedError
 from attngen.plan.attention import AttentionPlan, run_time_arguments
 from attngen.plan.chunks import MIN_WIDTH, head_dim_chunks
-from attngen.plan.keys import I, key_intervals
+from attngen.plan.keys import I, Interval, Term, hull, key_intervals
 from attngen.plan.visibility import visibility
 from attngen.spec.model import Kind
+
+WIDENING = ("prefix", "always_first", "global_tokens")  # let keys be seen that other fields hide
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,39 @@ def plan_forward(kind: Kind) -> ForwardPlan:
         raise NotGeneratedError(
             f"kind '{kind.name}' selects keys and has no forward kernel, but others, which attngen.load() launches"
         )
-    for field in ("select", "latent", "blocks", "branches"):
+    for field in ("select", "latent", "branches"):
         if getattr(kind, field):
             raise NotGeneratedError(
                 f"kind '{kind.name}': '{field}' is not generated yet; 'attngen check' and 'explain' accept it"
             )
+    if reason := why_no_lists(kind):
+        raise NotGeneratedError(f"kind '{kind.name}': {reason}")
     terms = visibility(kind)
     return ForwardPlan(
         kind=kind,
         terms=terms,
-        loops=key_intervals(terms),
+        loops=loops_of(kind, terms),
         qk_chunks=head_dim_chunks(kind.head_dim.qk, 2 * MIN_WIDTH if kind.quantised else MIN_WIDTH),
         v_chunks=head_dim_chunks(kind.head_dim.v),
         arguments=run_time_arguments(kind),
     )
+
+
+def loops_of(kind: Kind, terms: tuple[Term, ...]) -> tuple[Interval, ...]:
+    """The loops that serve ``terms``; over listed blocks there is one."""
+    loops = key_intervals(terms)
+    return loops if kind.blocks is None else (hull(list(loops)),)
+
+
+def why_no_lists(kind: Kind) -> str | None:
+    """Why a kind with listed blocks is not generated; None where it is, or has none."""
+    if kind.blocks is None:
+        return None
+    if kind.blocks.size % MIN_WIDTH:
+        return f"blocks of {kind.blocks.size} are not generated; a multiple of {MIN_WIDTH} would be right"
+    for field in (*WIDENING, "documents"):
+        if getattr(kind, field):
+            return f"'{field.removesuffix('_first')}' is not generated beside 'blocks'"
+    if kind.quantised:
+        return f"'blocks' is not generated in {kind.dtype}"
+    return None

@@ -8,11 +8,11 @@ from typing import Literal
 from attngen.errors import NotGeneratedError
 from attngen.plan.attention import LOG2E
 from attngen.plan.chunks import Chunk, head_dim_chunks
+from attngen.plan.forward import WIDENING
 from attngen.plan.keys import Term
 from attngen.plan.visibility import visibility
 from attngen.spec.model import Kind
 
-WIDENING = ("prefix", "always_first", "global_tokens")  # fields that add keys to those of a list
 UNGENERATED = ("mask", "score", "alibi", "documents", "blocks", *WIDENING)
 
 

@@ -137,7 +137,7 @@ def key_intervals(terms: tuple[Term, ...]) -> tuple[Interval, ...]:
     if heads:
         loops.append(_union_from_first_key(heads))
     if len(bodies) > 1:
-        bodies = _ordered(bodies) or [_hull(bodies)]
+        bodies = _ordered(bodies) or [hull(bodies)]
     return tuple(loops + bodies)
 
 
@@ -171,8 +171,10 @@ def _no_later(a: sp.Expr, b: sp.Expr) -> bool:
     return all(any((y - x).is_nonnegative for y in sp.Max.make_args(b)) for x in sp.Max.make_args(a))
 
 
-def _hull(intervals: list[Interval]) -> Interval:
-    """One interval around all, masked throughout."""
+def hull(intervals: list[Interval]) -> Interval:
+    """One interval around all; masked throughout where there are several."""
+    if len(intervals) == 1:
+        return intervals[0]
     return Interval(
         outer_first=sp.Min(*(interval.outer_first for interval in intervals)),
         outer_end=sp.Max(*(interval.outer_end for interval in intervals)),

@@ -35,6 +35,8 @@ def attention(
     v_scale: torch.Tensor | None = None,
     cu_seqlens_q: torch.Tensor | None = None,
     cu_seqlens_k: torch.Tensor | None = None,
+    block_count: torch.Tensor | None = None,
+    block_index: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float64,
     **named: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,6 +68,8 @@ def attention(
                 s = (queries[rows] @ keys.T) * kind.scale
                 s = scored(kind, s, names, alibi_slopes, named)
                 seen = seen_by(kind, names, seq_k, prefix, key_range, named)
+                if block_count is not None:
+                    seen &= in_blocks(kind, rows, seq_k, block_count, block_index, b, h)
                 if indices is not None:
                     places = indices.shape[1] if indices.dim() == 4 else 1  # lists of a query, one for some heads each
                     seen &= listed(indices[b, ..., rows, :], h * places // heads, seq_k)
@@ -91,6 +95,19 @@ def sequences(
     ends_q, ends_k = cu_seqlens_q.tolist(), cu_seqlens_k.tolist()
     for n in range(len(ends_q) - 1):
         yield n, 0, slice(ends_q[n], ends_q[n + 1]), slice(ends_k[n], ends_k[n + 1])
+
+
+def in_blocks(kind: Kind, rows: slice, seq_k: int, block_count: Any, block_index: Any, b: int, h: int) -> torch.Tensor:
+    """Which keys are in the blocks that are listed for the blocks of some queries of a head: bool (rows, seq_k)."""
+    assert kind.blocks is not None
+    row, head = b % block_count.shape[0], h % block_count.shape[1]
+    lists, counts = block_index[row, head].long(), block_count[row, head]
+    blocks = -(-seq_k // kind.blocks.size)
+    given = torch.arange(lists.shape[-1], device=lists.device) < counts[:, None]
+    table = torch.zeros(lists.shape[0], blocks + 1, dtype=torch.bool, device=lists.device)
+    table.scatter_(1, torch.where(given, lists, blocks), True)
+    query = torch.arange(rows.start, rows.stop, device=lists.device) // kind.blocks.size
+    return table[query][:, torch.arange(seq_k, device=lists.device) // kind.blocks.size]
 
 
 def listed(indices: torch.Tensor, place: int, seq_k: int) -> torch.Tensor:

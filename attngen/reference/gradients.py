@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from attngen.reference.attend import ROWS, positions, scored, seen_by, sequences, usable_keys
+from attngen.reference.attend import ROWS, in_blocks, positions, scored, seen_by, sequences, usable_keys
 from attngen.spec.derivative import derivative
 from attngen.spec.evaluate import evaluate
 from attngen.spec.learned import SLOPES, Learned, learned_reads
@@ -72,6 +72,8 @@ def _backward(
     key_range: torch.Tensor | None = None,
     cu_seqlens_q: torch.Tensor | None = None,
     cu_seqlens_k: torch.Tensor | None = None,
+    block_count: torch.Tensor | None = None,
+    block_index: torch.Tensor | None = None,
     **named: Any,
 ) -> dict[str, torch.Tensor]:
     """Gradients, or their sizes, for which every factor is its absolute value and differences are sums."""
@@ -115,6 +117,8 @@ def _backward(
                 queries, of_out = q[at_q].double(), factor(dout[at_q].double())
                 capped, logits, s = _stages(kind, (queries @ keys.T) * kind.scale, names, alibi_slopes, named)
                 seen = seen_by(kind, names, seq_k, prefix, key_range, named)
+                if block_count is not None:
+                    seen &= in_blocks(kind, rows, seq_k, block_count, block_index, b, h)
                 s = s.masked_fill(~seen, -math.inf)
                 total = torch.logsumexp(s, -1, keepdim=True)
                 denominator = total if sink is None else torch.logaddexp(total, sink[h].double())

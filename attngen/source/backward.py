@@ -11,7 +11,7 @@ from attngen.source.context import docstring, element_names, helpers_of, loops_o
 from attngen.source.elementwise import BY_KEY, BY_QUERY, Assignment, merged, row_bounds, visible_lines
 from attngen.source.gradients import gradient_lines
 from attngen.source.parameters import Parameter, axes, given_parameters, lengths, shape_of, unspecialised
-from attngen.source.types import NOTHING, pointer
+from attngen.source.types import NOTHING, WHOLE, pointer
 
 ROW = "[batch, heads, seq_q], float32"
 SHAPES = {  # heads, sequence, dim, and what it is
@@ -59,7 +59,6 @@ STRIP = [
     Parameter("strip_head", "first head of the strip, counted over all sequences"),
     Parameter("strip_columns", "keys, or distances of keys from queries"),
 ]
-WHOLE = ("prefix", "cu_seqlens_q", "cu_seqlens_k")  # int32
 OPTIONAL = ("offsets_ptr", "key_range_ptr", "dlse_ptr", "dsink_ptr")  # None is compiled for
 
 
@@ -84,9 +83,10 @@ def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
         "unbalanced": plan.unbalanced,
         "loads": "pointer",
         "documents": plan.kind.documents,
+        "blocks": plan.kind.blocks is not None,
         "shifted": shifted(STRIDED[plan.kernel]),
         "row_bounds": bounds,
-        "visible_lines": visible_lines(terms, visible, tile, 8),
+        "visible_lines": visible_lines(terms, visible, tile, 8, plan.kind.blocks is not None),
         "residual": any(term.residual for term in terms),
         "score_lines": lines.scores,
         "gradient_lines": lines.products,
@@ -112,6 +112,7 @@ def _state(plan: BackwardPlan) -> list[str]:
 def _tile_names(plan: BackwardPlan, elements: list[str]) -> list[str]:
     """What a tile of keys, or of queries of ``backward_kv``, needs from the kernel around it."""
     sums = [f"{SUMS[plan.kernel][0]}_{read.index}_ptr" for read in plan.learned]
+    sums += ["end"] if plan.kind.blocks is not None else []
     if plan.kernel == "backward_kv":
         names = [f"k_{c.index}" for c in plan.qk_chunks] + [f"v_{c.index}" for c in plan.v_chunks]
         names += ["q_base", "dout_base", "log_sum_base", "delta_base", "stride_qs", "stride_dos", "offset", "query_end"]
@@ -189,7 +190,7 @@ def _type_of(plan: BackwardPlan, name: str) -> str:
         return NOTHING
     if name.endswith("_ptr"):
         held = name.removesuffix("_ptr")
-        return pointer(plan.kind.dtype if held in SHAPES else "int32" if held in WHOLE else "float32")
+        return pointer(plan.kind.dtype if held in SHAPES else "int32" if name in WHOLE else "float32")
     return "fp32" if name.endswith("_value") else "i32"
 
 
@@ -207,6 +208,8 @@ def _constants(plan: BackwardPlan) -> list[Assignment]:
     kind = plan.kind
     comment = "softmax_scale * log2(e)" if plan.plain_scores else "log2(e): logits to base-2 units"
     out = [Assignment("GROUP", str(kind.heads.group), "query heads that share one KV head"), *_widths(plan)]
+    if kind.blocks is not None:
+        out.append(Assignment("BLOCK_SIZE", str(kind.blocks.size), "queries, and keys, of a block"))
     out.append(Assignment("SOFTMAX_SCALE", repr(kind.scale)))
     if kind.softcap is not None:
         out.append(Assignment("SOFTCAP", repr(float(kind.softcap)), "logits are kept within (-SOFTCAP, SOFTCAP)"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attngen.config import Config
@@ -68,6 +68,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "tile_function": "attend_tile",
         "packed": packed,
         "documents": plan.kind.documents,
+        "blocks": plan.kind.blocks is not None,
         "shifted": shifted({"q": "q", "k": "k", "v": "v", "out": "o"}, config.get("loads") == "descriptor"),
         "loads": config.get("loads", "pointer"),
         "unbalanced": plan.unbalanced,
@@ -83,7 +84,7 @@ def forward_context(plan: ForwardPlan, config: Config) -> dict[str, Any]:
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
         "row_bounds": bounds,
-        "visible_lines": visible_lines(terms, visible, tile, 4 if resident else 8),
+        "visible_lines": visible_lines(terms, visible, tile, 4 if resident else 8, plan.kind.blocks is not None),
         "residual": any(term.residual for term in terms),
         "score_lines": score_lines(plan, tile),
         **exponential_scales(plan, packed),
@@ -160,6 +161,8 @@ def _constants(plan: ForwardPlan, config: Config) -> list[Assignment]:
     else:
         pack = int(config.get("PACK_HEADS") or 1)
         out.append(Assignment("PACK_HEADS", str(pack), "query heads of one tile"))
+    if kind.blocks is not None:
+        out.append(Assignment("BLOCK_SIZE", str(kind.blocks.size), "queries, and keys, of a block"))
     if any(c.padded for c in plan.qk_chunks):
         out.append(Assignment("QK_DIM", str(kind.head_dim.qk), "width of queries and keys"))
     if any(c.padded for c in plan.v_chunks):
@@ -199,6 +202,7 @@ def _tile_call(plan: ForwardPlan, config: Config, elements_need: list[str], stat
         names.append("exp_scale")
     if config.get("loads") == "descriptor" and config["schedule"] != "window":
         names += ["HAS_KEY_RANGE", *(["first_key"] if plan.kind.documents else [])]
+    names += ["end"] if plan.kind.blocks is not None else []
     return [*names, "key"]
 
 
@@ -226,7 +230,21 @@ def element_names(plan: AttentionPlan, row_bounds: list[Assignment], nodes: list
 
 def loops_of(plan: AttentionPlan, split_masks: bool = True, names: Mapping[str, str] | None = None) -> list[Loop]:
     last = len(plan.loops) - 1
-    return [loop_of(interval, n > 0, n < last, split_masks, names) for n, interval in enumerate(plan.loops)]
+    loops = [loop_of(interval, n > 0, n < last, split_masks, names) for n, interval in enumerate(plan.loops)]
+    return loops if plan.kind.blocks is None else [_within_block(loop) for loop in loops]
+
+
+def _within_block(loop: Loop) -> Loop:
+    """A loop cut down to a listed block."""
+    first, end = "block_first", "block_first + BLOCK_SIZE"
+    return replace(
+        loop,
+        outer_first=f"tl.maximum({loop.outer_first}, {first})",
+        outer_end=f"tl.minimum({loop.outer_end}, {end})",
+        inner_first="" if loop.masked_only else f"tl.maximum({loop.inner_first}, {first})",
+        inner_end="" if loop.masked_only else f"tl.minimum({loop.inner_end}, {end})",
+        left_edge=not loop.masked_only,
+    )
 
 
 def loop_of(

@@ -102,7 +102,9 @@ def row_bounds(terms: tuple[Term, ...], tile: Tile = BY_QUERY) -> tuple[list[Ass
     return bounds, visible
 
 
-def visible_lines(terms: tuple[Term, ...], visible: list[list[str]], tile: Tile, indent: int) -> list[str]:
+def visible_lines(
+    terms: tuple[Term, ...], visible: list[list[str]], tile: Tile, indent: int, listed: bool = False
+) -> list[str]:
     """The elementwise mask: the reads its tests need, then one condition a term, united."""
     reads = elements.Reads()
     united = []
@@ -113,6 +115,8 @@ def visible_lines(terms: tuple[Term, ...], visible: list[list[str]], tile: Tile,
             else:
                 tests = [*tests, f"({elements.write(test, tile.names, reads)})"]
         united.append(conjunction("visible", "|=" if n else "=", tests, indent))
+    if listed:
+        united.append(f"{' ' * indent}visible &= {tile.of_columns} < end  # the next block may not be listed")
     return read_lines(reads, indent) + united
 
 

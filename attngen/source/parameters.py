@@ -19,6 +19,9 @@ class Parameter:
     comment: str = ""
 
 
+LISTS = ("", "", "", "batch or 1, heads or 1, lists", "batch or 1, heads or 1, lists, entries")  # by rank
+
+
 def parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ...]:
     """The kernel's run-time parameters, in order."""
     if is_gluon(config):
@@ -52,10 +55,22 @@ def axes(plan: AttentionPlan) -> str:
     return "hs" if plan.kind.documents else "bhs"
 
 
+def list_parameters(plan: AttentionPlan) -> list[Parameter]:
+    """How lists of blocks lie: [batch or 1, heads or 1, lists, entries]."""
+    if plan.kind.blocks is None:
+        return []
+    return [
+        Parameter("lists_b", "heads of the lists of a sequence, 0 where sequences share them"),
+        Parameter("lists_h", "1, or 0 where heads share them"),
+        Parameter("lists", "of a head"),
+        Parameter("entries", "of a list"),
+    ]
+
+
 def lengths(plan: AttentionPlan) -> list[Parameter]:
     """How many queries and keys there are; of documents, in all."""
     if not plan.kind.documents:
-        return [Parameter("seq_q"), Parameter("seq_k")]
+        return [Parameter("seq_q"), Parameter("seq_k"), *list_parameters(plan)]
     return [Parameter("tokens_q", "queries in all"), Parameter("tokens_k", "keys in all"), Parameter("documents")]
 
 
@@ -106,7 +121,8 @@ def given_parameters(plan: AttentionPlan) -> list[Parameter]:
                 Parameter(f"{argument.name}_{what}_{n}") for n in range(argument.rank) for what in ("size", "stride")
             ]
         else:
-            shape = {"batch": batch, "documents": "documents + 1"}.get(argument.shape, argument.shape)
+            shapes = {"batch": batch, "documents": "documents + 1", "lists": LISTS[argument.rank]}
+            shape = shapes.get(argument.shape, argument.shape)
             out.append(Parameter(f"{argument.name}_ptr", f"[{shape}], {argument.meaning}"))
     return out
 

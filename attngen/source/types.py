@@ -17,6 +17,8 @@ ELEMENTS = {
     "int32": "i32",
     "int64": "i64",
 }
+_WHOLE = ("prefix", "ticket", "cu_seqlens_q", "cu_seqlens_k", "block_count", "block_index")
+WHOLE = tuple(f"{name}_ptr" for name in _WHOLE)
 NOTHING = "none"  # of what a call leaves out
 
 
@@ -36,7 +38,7 @@ def forward_types(plan: ForwardPlan, config: Config, names: Sequence[str]) -> tu
     kind, described = plan.kind, boxes(plan, config)
     scalars = {f"{argument.name}_value" for argument in plan.arguments if argument.shape == "scalar"}
     elements = {"q_ptr": kind.dtype, "k_ptr": kind.dtype, "v_ptr": kind.dtype, "out_ptr": kind.out_dtype}
-    elements |= dict.fromkeys(("prefix_ptr", "ticket_ptr", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr"), "int32")
+    elements |= dict.fromkeys(WHOLE, "int32")
     types: list[str] = []
     for name in names:
         if name in ("offsets_ptr", "key_range_ptr"):

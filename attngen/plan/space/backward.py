@@ -6,7 +6,15 @@ from itertools import product
 
 from attngen.config import Config
 from attngen.plan.backward import BackwardPlan
-from attngen.plan.space.common import Family, Parameter, has_tma, query_width, splits_keys, value_width
+from attngen.plan.space.common import (
+    Family,
+    Parameter,
+    has_tma,
+    query_width,
+    splits_keys,
+    value_width,
+    why_not_in_blocks,
+)
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import Problem, next_power_of_two
 from attngen.target import Target
@@ -39,10 +47,12 @@ def feasible(plan: BackwardPlan, config: Config, target: Target, problem: Proble
     queries, keys, warps = (int(config[name] or 0) for name in ("BLOCK_M", "BLOCK_N", "num_warps"))
     rows, columns = (keys, queries) if plan.kernel == "backward_kv" else (queries, keys)
     full_precision = plan.kind.dtype == "float32"
+    if reason := why_not_in_blocks(plan, rows):
+        return reason
     if full_precision:
         if rows * columns < 32 * warps * 2:
             return "tile smaller than its warps"
-    elif rows < (least := 8 * warps if splits_keys(target) else 64):
+    elif plan.kind.blocks is None and rows < (least := 8 * warps if splits_keys(target) else 64):
         return f"{warps} warps need at least {least} rows"
     scores = columns * 2.5  # s and ds in float32, and one of them as an operand
     if rows * (_accumulated(plan) + scores) / (32 * warps) > REGISTERS + 1:
@@ -66,6 +76,7 @@ def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> 
     else:
         tiles = [(128, 32, 8, 2), (64, 32, 8, 2), (64, 32, 8, 1)]
     narrow: list[Tiles] = [(64, 16, 4, 1), (16, 64, 4, 1), (16, 64, 8, 1), (64, 16, 8, 1)]
+    narrow += [] if plan.kind.blocks is None else [(32, 32, 4, 1), (16, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)]
     return [_config(*tile) for tile in tiles + narrow]
 
 

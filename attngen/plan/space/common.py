@@ -58,6 +58,13 @@ def is_hopper(target: Target) -> bool:
     return target.backend == "cuda" and target.arch == 90
 
 
+def why_not_in_blocks(plan: AttentionPlan, rows: int) -> str | None:
+    """Why so many rows are no tile of a listed block; None where they are, or nothing is listed."""
+    if plan.kind.blocks is not None and plan.kind.blocks.size % rows:
+        return f"tiles of {rows} rows do not divide blocks of {plan.kind.blocks.size}"
+    return None
+
+
 def has_tma(target: Target) -> bool:
     """Whether there is a copy engine that portable kernels can use."""
     return target.backend == "cuda" and int(target.arch) >= 90 and int(target.arch) != 120

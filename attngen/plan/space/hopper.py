@@ -36,6 +36,8 @@ def why_not(plan: ForwardPlan, target: Target) -> str | None:
         return f"its matrix products take 16-bit and 8-bit numbers, and the kind is in {kind.dtype}"
     if kind.documents:
         return "it does not find the documents that tiles of packed queries belong to"
+    if kind.blocks is not None:
+        return "it goes over neighbouring keys, and those of listed blocks are not"
     if not rows_are_aligned(plan):
         dims = f"{kind.head_dim.qk}" + (f" and {kind.head_dim.v}" if kind.head_dim.v != kind.head_dim.qk else "")
         return f"the copy engine needs rows of a multiple of 16 bytes, and head_dim is {dims}"

@@ -14,6 +14,7 @@ from attngen.plan.space.common import (
     splits_keys,
     value_width,
     why_no_kernel,
+    why_not_in_blocks,
 )
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import Problem
@@ -70,6 +71,8 @@ def preferences(plan: ForwardPlan, target: Target, problem: Problem | None) -> l
     """What a default is taken from, best first; then the same for tensors that the copy engine does not take."""
     pack = _useful_pack(plan, problem)
     plain = _preferences(plan, target)
+    if plan.kind.blocks is not None:
+        plain += [_preference(rows, 32, 4, 2) for rows in (64, 32, 16)]
     configs = [config.replace(PACK_HEADS=pack) for config in plain] + plain if pack > 1 else plain
     return configs + [_without_descriptors(config) for config in configs if config["loads"] == "descriptor"]
 
@@ -82,7 +85,7 @@ def _without_descriptors(config: Config) -> Config:
 def last_resort(plan: ForwardPlan) -> Config:
     """Fits wherever anything does."""
     block_m, block_n = {"float32": (16, 16), "float8_e4m3": (32, FLOAT8_KEYS)}.get(plan.kind.dtype, (32, 16))
-    return _preference(block_m, block_n, 4, 1)
+    return _preference(block_m if plan.kind.blocks is None else 16, block_n, 4, 1)
 
 
 def _preference(block_m: int, block_n: int, warps: int, stages: int, **values: Value) -> Config:
@@ -149,10 +152,12 @@ def _shape(plan: ForwardPlan, config: Config, target: Target, problem: Problem |
     block_m, block_n, warps = config["BLOCK_M"], config["BLOCK_N"], config["num_warps"]
     assert isinstance(block_m, int) and isinstance(block_n, int) and isinstance(warps, int)
     full_precision = plan.kind.dtype == "float32"
+    if reason := why_not_in_blocks(plan, block_m):
+        return reason
     if full_precision:
         if block_m * block_n < 32 * warps * 2:
             return "tile smaller than its warps"
-    elif block_m < (rows := 8 if splits_keys(target) else 16) * warps:
+    elif plan.kind.blocks is None and block_m < (rows := 8 if splits_keys(target) else 16) * warps:
         return f"{warps} warps need at least {rows * warps} rows of {rows} each"
     if plan.kind.quantised and block_n < FLOAT8_KEYS:
         return f"8-bit products are summed {FLOAT8_KEYS} keys at a time"
@@ -181,6 +186,8 @@ def _packing(plan: ForwardPlan, config: Config, target: Target, problem: Problem
     pack = int(config["PACK_HEADS"] or 1)
     if pack == 1:
         return None
+    if plan.kind.blocks is not None:
+        return "heads have lists of blocks of their own"
     if plan.kind.heads.group % pack:
         return f"{pack} heads do not divide the group of {plan.kind.heads.group}"
     if config["schedule"] == "window":
@@ -194,6 +201,8 @@ def _packing(plan: ForwardPlan, config: Config, target: Target, problem: Problem
 
 def _schedule(plan: ForwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
     if config["schedule"] == "window":
+        if plan.kind.blocks is not None:
+            return "the window schedule keeps neighbouring keys, and those of listed blocks are not"
         if plan.span is None:
             return "the window schedule needs a bounded window and nothing beside it"
         if plan.kind.dtype == "float32":
