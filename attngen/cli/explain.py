@@ -116,7 +116,7 @@ def _print_mask(kind: Kind, where: str, sizes: Sizes, target: Target) -> None:
     if kind.select is not None:
         say("drawn without the selection, which a call decides")
     if waiting := [name for name in left_out if name != "select"]:
-        say(f"not generated yet: {', '.join(waiting)}; picture and figures are without", "yellow")
+        say(f"decided by each call: {', '.join(waiting)}; picture and figures are without", "yellow")
     say()
     _print_work(plan, *sizes[0], target)
     if len(sizes) > 1:

@@ -36,10 +36,10 @@ class Positions:
         self.device = call.q.device
         self.ends = tuple(given.get(f"cu_seqlens_{side}") for side in "qk")
         if self.ends[0] is None or self.ends[1] is None:
-            default = torch.full((batch,), self.seq_k - self.seq_q)
+            default = torch.full((batch,), self.seq_k - self.seq_q, device=self.device)
         else:
             default = self.ends[1].diff() - self.ends[0].diff()
-        self.offsets = (default if given["offsets"] is None else given["offsets"]).to(self.device).long()
+        self.offsets = (default if given["offsets"] is None else given["offsets"]).long()
 
     def of_heads(self, first: int, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Sequence, head and offset of some heads."""

@@ -33,17 +33,29 @@ WRONG = [
     (["explain", "tiny.yaml", "--target", "h10"], "attngen: unknown target 'h10'; did you mean 'h100'?"),
     (["explain", "tiny.yaml", "--png", "tiny.yaml/x.png"], "attngen: tiny.yaml: File exists"),
     (["generate", "tiny.yaml"], "attngen generate: missing option '--out'; see"),
-    (["generate", "later.yaml", "--out", "later"], "attngen: kind 'attention': 'blocks' is not generated yet"),
+    (
+        ["generate", "later.yaml", "--out", "later"],
+        "attngen: kind 'attention': blocks of 40 are not generated; a multiple of 16 would be right",
+    ),
     (["generate", "tiny.yaml", "--out", "1-2"], "attngen: a Python package cannot be called '1-2'"),
-    (["verify", "later.yaml"], "attngen: kind 'attention': 'blocks' is not generated yet"),
+    (
+        ["verify", "later.yaml"],
+        "attngen: kind 'attention': blocks of 40 are not generated; a multiple of 16 would be right",
+    ),
     (["verify", "tiny.yaml", "--kind", "x"], "attngen: tiny has no kind 'x'; attention would be right"),
     (["import", "tiny.yaml"], "tiny.yaml:1:2: not valid JSON"),
     (["import", "config.json"], "config.json:1:2: model_type is 'gpt9'; "),
-    (["tune", "later.yaml"], "attngen: kind 'attention': 'blocks' is not generated yet"),
+    (
+        ["tune", "later.yaml"],
+        "attngen: kind 'attention': blocks of 40 are not generated; a multiple of 16 would be right",
+    ),
     (["tune", "tiny.yaml", "--trials", "-1"], "attngen tune: invalid value for '--trials': -1 is not a whole number"),
     (["tune", "tiny.yaml", "--minutes", "0"], "attngen tune: invalid value for '--minutes': "),
     (["tune", "tiny.yaml", "--db", "mongo://x"], "attngen: no driver for mongo://x: "),
-    (["run", "later.yaml"], "attngen: kind 'attention': 'blocks' is not generated yet"),
+    (
+        ["run", "later.yaml"],
+        "attngen: kind 'attention': blocks of 40 are not generated; a multiple of 16 would be right",
+    ),
     (["show", "--target", "h1000"], "attngen: unknown target 'h1000'; did you mean 'h100'?"),
     (
         ["show", "--db", "tiny.yaml"],
@@ -66,7 +78,7 @@ WRONG = [
 @pytest.fixture
 def inputs(tiny):
     Path("bad.yaml").write_text("{name: x, heads: 2, hed_dim: 4}")
-    Path("later.yaml").write_text("{name: later, heads: 2, head_dim: 64, blocks: {size: 64}}")
+    Path("later.yaml").write_text("{name: later, heads: 2, head_dim: 64, blocks: {size: 40}}")
     Path("config.json").write_text('{"model_type": "gpt9"}')
     Path("picture.png").write_bytes(b"\x89PNG\xff\xfe")
 

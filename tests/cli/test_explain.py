@@ -66,12 +66,12 @@ def test_arguments_and_assumptions(attngen, examples):
     assert "key_range: optional" in text
 
 
-def test_a_kind_without_kernels_is_explained_without(attngen, tmp_path):
+def test_what_a_call_decides_is_explained_without(attngen, tmp_path):
     path = tmp_path / "blocks.yaml"
     path.write_text("{name: x, heads: 2, head_dim: 64, blocks: {size: 64}}")
     result = attngen("explain", path, "--seq", 512)
     assert result.exit_code == 0
-    assert "not generated yet: blocks; picture and figures are without" in result.stdout
+    assert "decided by each call: blocks; picture and figures are without" in result.stdout
 
 
 def test_a_selection_is_weighed_against_dense_attention(attngen, examples):

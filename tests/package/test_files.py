@@ -135,7 +135,7 @@ def test_function_names():
 
 
 def test_kinds_without_kernels_are_refused():
-    with pytest.raises(NotGeneratedError, match="'documents' is not generated as a package yet"):
+    with pytest.raises(NotGeneratedError, match="'documents' is not generated as a package"):
         package_files(parse_spec("{heads: 2, head_dim: 16, documents: true}"), "p", target=H100)
 
 

@@ -52,7 +52,7 @@ def test_a_bound_that_is_broken_on_purpose_is_caught(tmp_path):
 
 
 def test_kinds_without_kernels_are_refused_before_anything_runs():
-    spec = parse_spec("{heads: 2, head_dim: 64, blocks: {size: 64}}")
+    spec = parse_spec("{heads: 2, head_dim: 64, blocks: {size: 40}}")
     with pytest.raises(NotGeneratedError, match="blocks"):
         list(verify_interpreted(spec, ["attention"], get_target("h100")))
 

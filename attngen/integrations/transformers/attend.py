@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class Attend:
         self.spec = spec
         self.strict = strict
         self._db = db
-        self._loaded: dict[torch.dtype, Attention] = {}
+        self._loaded: dict[tuple[torch.dtype, bool], Attention] = {}
         self._expanded = Expanded(spec.name, db)
 
     def __call__(
@@ -59,8 +60,31 @@ class Attend:
         else:
             mask = self.mask(op.kind, layer, attention_mask, keywords)
             extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
+            ends = packed_ends(mask, keywords)
+            if ends is not None:
+                return self._packed(op.kind, layer, (query, key, value), mask, ends, extras), None
             out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
         return out.transpose(1, 2), None
+
+    def _packed(
+        self,
+        kind: Kind,
+        layer: int,
+        qkv: tuple[torch.Tensor, ...],
+        mask: Mask,
+        ends: tuple[torch.Tensor, torch.Tensor],
+        extras: dict[str, Any],
+    ) -> torch.Tensor:
+        """Attention of several sequences packed in one row, or in each."""
+        query = qkv[0]
+        if mask.key_range is not None:
+            raise CallError(f"layer {layer}: sequences packed in rows that are padded besides are not supported")
+        if kind.chunk is not None:
+            raise CallError(f"layer {layer}: chunks of {kind.chunk} in packed sequences are not supported")
+        op: Any = self.attention(query.dtype, packed=True).op(layer)
+        q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in qkv)
+        out = op(q, k, v, cu_seqlens_q=ends[0], cu_seqlens_k=ends[1], **extras)
+        return out.unflatten(0, (query.shape[0], query.shape[2]))
 
     @torch.compiler.disable  # its ops are made when widths are first met, which a graph could not do
     def _over_lists(
@@ -93,15 +117,26 @@ class Attend:
             raise CallError(f"layer {layer}: kind '{kind.name}' counts from the first key, which its cache has let go")
         return mask
 
-    def attention(self, dtype: torch.dtype) -> Attention:
-        """The spec's ops in ``dtype``, made when it is first met."""
-        loaded = self._loaded.get(dtype)
+    def attention(self, dtype: torch.dtype, packed: bool = False) -> Attention:
+        """The spec's ops in ``dtype``, or the same of packed documents, made when they are first met."""
+        loaded = self._loaded.get((dtype, packed))
         if loaded is None:
             if dtype not in DTYPES:
                 allowed = one_of(DTYPES.values())
                 raise CallError(f"the model runs in {str(dtype).removeprefix('torch.')}; {allowed} is supported")
-            loaded = self._loaded[dtype] = load(self.spec, dtype=DTYPES[dtype], db=self._db)  # type: ignore[arg-type]
+            kinds = tuple(replace(kind, documents=True) for kind in self.spec.kinds) if packed else self.spec.kinds
+            spec = replace(self.spec, kinds=kinds)
+            loaded = load(spec, dtype=DTYPES[dtype], db=self._db)  # type: ignore[arg-type]
+            self._loaded[dtype, packed] = loaded
         return loaded
+
+
+def packed_ends(mask: Mask, keywords: Mapping[str, Any]) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Where packed sequences begin among queries and keys: as the call says, or as its positions start again."""
+    said = keywords.get("cu_seq_lens_q"), keywords.get("cu_seq_lens_k")
+    if said[0] is not None:
+        return said[0].int(), said[0].int() if said[1] is None else said[1].int()
+    return None if mask.cu_seqlens is None else (mask.cu_seqlens, mask.cu_seqlens)
 
 
 def given(keywords: Mapping[str, Any], argument: str) -> Any:

@@ -16,7 +16,6 @@ INDICES = "indices"  # transformers' name for the keys that an indexer selected
 # Keywords that change the result and that no op takes.
 UNSUPPORTED = {
     "position_bias": "a bias of the scores",
-    "cu_seq_lens_q": "packed sequences",
     "head_mask": "a mask of heads",
 }
 

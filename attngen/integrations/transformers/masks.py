@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from attngen.errors import CallError
-from attngen.integrations.transformers.pattern import Pattern, pattern_of
+from attngen.integrations.transformers.pattern import Pattern, packed_rows, pattern_of
 
 COLUMNS = 4  # query offset, key offset, first valid key, end of the valid keys; the last two count from the first key
 
@@ -23,6 +23,9 @@ class Mask:
     key_range: torch.Tensor | None  # (batch, 2)
     pattern: Pattern | None  # what the model asks for; None where it cannot be known
     first_key: int | None  # position of the first key: above 0 where a cache has let older keys go
+    cu_seqlens: torch.Tensor | None = (
+        None  # where each sequence begins among the tokens of all rows, if rows are packed
+    )
 
 
 def mask_call(*, config: Any = None, **arguments: Any) -> torch.Tensor:
@@ -75,6 +78,11 @@ def describe_mask_call(
         padded = tracing or check_padding(descriptor, counts, kv_length, pattern)
     if pattern is not None and pattern.chunk is not None and kv_offset:
         raise CallError(f"chunks of {pattern.chunk} beside a cache that has let older keys go are not supported")
+    rows = None if pattern is None or mask_function is None else packed_rows(mask_function)
+    if rows is not None and q_length != kv_length:
+        raise CallError(
+            "several sequences packed in one row (position_ids that start again) beside a cache are not supported"
+        )
     finished = descriptor[:, None, None, :]
     if not tracing:
         last_at_end = isinstance(q_offset, int) and q_offset - kv_offset == kv_length - q_length
@@ -83,8 +91,17 @@ def describe_mask_call(
             key_range=descriptor[:, 2:].contiguous() if padded else None,
             pattern=pattern,
             first_key=kv_offset,
+            cu_seqlens=None if rows is None else boundaries(rows),
         )
     return finished
+
+
+def boundaries(rows: torch.Tensor) -> torch.Tensor:
+    """Where each sequence begins among the tokens of all rows, and one past the last; int32."""
+    begins = torch.ones_like(rows, dtype=torch.bool)
+    begins[:, 1:] = rows[:, 1:] != rows[:, :-1]
+    first = begins.flatten().nonzero().flatten()
+    return torch.cat((first, first.new_full((1,), rows.numel()))).to(torch.int32)
 
 
 def valid_keys(attention_mask: torch.Tensor, kv_length: int, kv_offset: int) -> torch.Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from attngen.errors import CallError
 from attngen.spec.describe import describe_mask
 from attngen.spec.kind import causal_window
@@ -51,9 +53,18 @@ def _read(function: Callable) -> Pattern:
                 return Pattern(chunk=held["chunk_size"])
             case "and_masks.<locals>.and_mask":
                 return _all(_read(part) for part in held["mask_functions"])
-            case "packed_sequence_mask_function" | "remap_positions_for_packed_sequence":
-                raise CallError("several sequences packed in one row (position_ids that start again) are not supported")
+            case "packed_sequence_mask_function":
+                return Pattern()  # ``packed_rows`` says which sequence a token belongs to
     raise CallError(f"the model draws a mask by '{name}', which attngen does not know")
+
+
+def packed_rows(mask_function: Callable) -> torch.Tensor | None:
+    """The number of each token's sequence in its row, (batch, tokens), where rows are packed with several."""
+    held = _held(mask_function)
+    if "packed_sequence_mask" in held:
+        return held["packed_sequence_mask"]
+    found = (packed_rows(part) for part in held.get("mask_functions", ()))
+    return next((rows for rows in found if rows is not None), None)
 
 
 def _held(function: Callable) -> dict[str, Any]:

@@ -1,0 +1,75 @@
+"""Several sequences packed in one row give what each gives by itself, in every model, forward and backward."""
+
+import pytest
+
+pytest.importorskip("transformers")
+
+import torch
+
+from attngen.errors import CallError
+from attngen.importer import import_config
+from attngen.integrations.transformers import register
+from tests.integrations.models import CONFIGS, VOCABULARY, config, difference, model
+from tests.integrations.test_models import ROUNDING
+from tests.integrations.test_training import REVERSE, farthest
+
+LENGTHS = (11, 3, 16)
+DECODERS = [name for name in CONFIGS if name not in ("modernbert", "llama4")]
+
+
+def rows(lengths=LENGTHS) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(3, VOCABULARY, (1, length), generator=generator) for length in lengths]
+
+
+def packed(sequences, said: bool) -> dict[str, torch.Tensor]:
+    """Sequences in one row, told apart by positions that start again, or by where each begins as well."""
+    positions = torch.cat([torch.arange(ids.shape[1]) for ids in sequences])[None]
+    inputs = {"input_ids": torch.cat(sequences, 1), "position_ids": positions}
+    if said:
+        ends = torch.tensor([0, *(ids.shape[1] for ids in sequences)]).cumsum(0).int()
+        longest = max(ids.shape[1] for ids in sequences)
+        inputs |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+    return inputs
+
+
+def states_and_gradients(net, calls: list[dict[str, torch.Tensor]]):
+    """Last hidden states of all tokens, one call after the other, and what a loss of them makes of every weight."""
+    net.zero_grad()
+    states = [net(**inputs, use_cache=False, output_hidden_states=True).hidden_states[-1][0] for inputs in calls]
+    states = torch.cat(states)
+    weights = torch.randn(states.shape, generator=torch.Generator().manual_seed(2))
+    (states * weights).sum().backward()
+    gradients = {name: weight.grad.double() for name, weight in net.named_parameters() if weight.grad is not None}
+    return states.detach().double(), gradients
+
+
+OFTEN = {("llama", True), ("gemma3", False)}
+CASES = [
+    pytest.param(name, said, marks=() if (name, said) in OFTEN else pytest.mark.slow)
+    for name in DECODERS
+    for said in (False, True)
+]
+
+
+@pytest.mark.parametrize(("name", "said"), CASES)
+def test_packed_as_alone(name, said):
+    """Told where sequences begin, as each alone; by positions that start again, as eager attention has it: there are
+    models that do not look at them."""
+    register(import_config(config(name).to_dict()).spec, name="attngen-test")
+    net = model(name)
+    net.set_attn_implementation("eager")
+    calls = [{"input_ids": ids} for ids in rows()] if said else [packed(rows(), said)]
+    alone, expected = states_and_gradients(net, calls)
+    net.set_attn_implementation("attngen-test")
+    states, gradients = states_and_gradients(net, [packed(rows(), said)])
+    assert difference([states], [alone]) < ROUNDING
+    found, weight = farthest(gradients, expected)
+    assert found < REVERSE * ROUNDING, weight
+
+
+def test_chunks_in_packed_sequences_are_refused():
+    register(import_config(config("llama4").to_dict()).spec, name="attngen-test")
+    model("llama4").set_attn_implementation("attngen-test")
+    with pytest.raises(CallError, match="chunks of 8 in packed sequences are not supported"):
+        model("llama4")(**packed(rows(), said=False), use_cache=False)
