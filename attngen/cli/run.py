@@ -28,7 +28,7 @@ from attngen.cli.options import (
 )
 from attngen.cli.output import print_json, print_table, say, watched
 from attngen.cli.show import print_tunings
-from attngen.cli.tune import search, titled
+from attngen.cli.tune import Tuned, search, titled
 from attngen.cli.verify import findings, passed, print_findings, watch
 from attngen.report.configs import brief
 from attngen.report.layers import counted
@@ -208,7 +208,7 @@ def _tune(job: Job, trials: int | None, minutes: float | None) -> bool:
     if trials is None and minutes is None:
         trials, minutes = (None, GPU_MINUTES) if job.on_gpu else (MODEL_TRIALS, None)
     kinds = [kind for kind in job.spec.kinds if job.on_gpu or _modelled(job, kind)]
-    problems = [(job.spec.name, kind, job.batch, job.seq, job.seq) for kind in kinds]
+    problems = [Tuned(job.spec.name, kind, job.batch, job.seq, job.seq) for kind in kinds]
     results = search(problems, job.target, _database(job), trials=trials, minutes=minutes, show=job.show)
     if job.speak:
         for kind, result in results:
