@@ -25,8 +25,8 @@ LEAVES = ("q", "k", "v")
 def gradients_call(forward: Callable[[dict[str, Any]], Call], inputs: dict[str, Any]) -> Call:
     """The backward pass of what ``forward`` makes of the inputs; its graph is kept from call to call."""
     leaves = {name: inputs[name].detach().requires_grad_() for name in LEAVES}
-    # What a compiled graph holds for its backward pass is not to be written over where the graph is kept.
-    with torch.enable_grad(), compiler.patch(donated_buffer=False):
+    compiler.donated_buffer = False  # from here on a compiled backward pass writes over nothing that its graph holds
+    with torch.enable_grad():
         result = forward({**inputs, **leaves})()
     out = result[0] if isinstance(result, tuple) else result
     dout = torch.randn_like(out)

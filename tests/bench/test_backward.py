@@ -106,15 +106,3 @@ def test_fa4_is_deterministic_where_it_can_be(monkeypatch):
         assert seen == [False, True]
         call = gradients_call(lambda given: lambda: ordered(given["q"] + given["k"] + given["v"], None, None), inputs)
         assert [x.shape for x in call()] == [(2, 4, 8, 16)] * 3
-
-
-def test_a_compiled_graph_is_kept():
-    """What a compiler would reuse in the backward pass is still there in the second one."""
-    inputs = {name: torch.randn(1, 2, 8, 16) for name in "qkv"}
-
-    def forward(given):
-        compiled = torch.compile(lambda q, k, v: torch.tanh(q * k).exp() * v.sin(), backend="aot_eager")
-        return lambda: compiled(given["q"], given["k"], given["v"])
-
-    call = gradients_call(forward, inputs)
-    assert all(torch.equal(a, b) for a, b in zip(call(), call(), strict=True))
