@@ -215,7 +215,7 @@ def _tune(job: Job, trials: int | None, minutes: float | None) -> bool:
             title = titled(kind.name, result.problem.kernel)
             say(f"{title}: {result.tried} tried, {result.known} known before, of {result.space}")
         for kind in (kind for kind in job.spec.kinds if kind not in kinds):
-            say(f"{kind.name}: tuned on {job.target.name} itself; the cost model knows the forward kernel")
+            say(f"{kind.name}: tuned on {job.target.name} itself; the cost model knows attention to every key")
     return all(result.best is not None for _, result in results)
 
 

@@ -7,9 +7,23 @@ has four and backward_q three; each is credited with that share of the five.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
+from attngen.config import Config
 from attngen.plan.backward import BackwardPlan
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.work import ELEMENT_BYTES, compulsory_bytes, useful_flops
+from attngen.plan.numbers import evaluate
+from attngen.plan.work import (
+    ELEMENT_BYTES,
+    TileWork,
+    compulsory_bytes,
+    count_tiles,
+    first_position,
+    tiles_of,
+    useful_flops,
+)
 from attngen.problem import Problem
 
 FORWARD_SHARE = 2.5  # operations of a backward pass for each of the forward pass
@@ -48,6 +62,56 @@ def kernel_bytes(plan: BackwardPlan, problem: Problem) -> float:
     taken = (queries + keys) * width * element + 2 * queries * ROW_BYTES
     made = keys * width if plan.kernel == "backward_kv" else queries * kind.head_dim.qk
     return float(taken + made * element)
+
+
+def backward_tile_work(plan: BackwardPlan, config: Config, problem: Problem) -> TileWork:
+    """The work of one launch of a kernel that goes over pairs of queries and keys, in tiles of ``config``."""
+    kind = plan.kind
+    block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
+    qk, v = (sum(chunk.width for chunk in chunks) for chunks in (plan.qk_chunks, plan.v_chunks))
+    if plan.kernel == "backward_kv":  # one program goes over all heads of a group
+        masked, full = tiles_of_keys(plan, problem.seq_q, problem.seq_k, block_m, block_n)
+        heads, turns, widths = problem.batch * kind.heads.kv, kind.heads.group, 2 * qk + 2 * v
+    else:
+        masked, full = tiles_of(plan, problem.seq_q, problem.seq_k, block_m, block_n)
+        heads, turns = problem.batch * kind.heads.query, 1
+        widths = (2 * qk if plan.kernel == "backward_q" else qk) + v
+    steps = float((masked + full).sum()) * heads * turns
+    return TileWork(
+        programs=len(masked) * heads,
+        tiles_masked=int(masked.sum()) * heads * turns,
+        tiles_full=int(full.sum()) * heads * turns,
+        longest=int((masked + full).max(initial=0)) * turns,
+        flops=2.0 * steps * block_m * block_n * widths,
+        exps=steps * block_m * block_n,
+        bytes=kernel_bytes(plan, problem),
+    )
+
+
+def tiles_of_keys(
+    plan: BackwardPlan, seq_q: int, seq_k: int, block_m: int, block_n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masked and unmasked tiles of queries of every tile of keys, as the loops of backward_kv visit them."""
+    starts = np.arange(0, seq_k, block_n)
+    values = _of_keys(plan, starts, np.minimum(starts + block_n, seq_k), seq_q, seq_k)
+    return count_tiles(plan.loops, values, len(starts), block_m)
+
+
+def queries_of_keys(plan: BackwardPlan, keys: slice, seq_q: int, seq_k: int, prefix: int | None = None) -> slice:
+    """Neighbouring queries, with all among them that see one of ``keys``."""
+    values = _of_keys(plan, keys.start, keys.stop, seq_q, seq_k) | ({} if prefix is None else {"prefix": prefix})
+    first = values["key_first"]
+    begins = [int(evaluate(loop.outer_first, values)) - first for loop in plan.loops]
+    ends = [int(evaluate(loop.outer_end, values)) - first for loop in plan.loops]
+    begin = min(max(min(begins), 0), seq_q)
+    return slice(begin, max(min(max(ends), seq_q), begin))
+
+
+def _of_keys(plan: BackwardPlan, first: Any, end: Any, seq_q: int, seq_k: int) -> dict[str, Any]:
+    """Symbols of ``attngen.plan.transpose``: of a tile of keys, and of all queries."""
+    offset = first_position(plan.kind, seq_q, seq_k)
+    of_queries = {"key_first": offset, "key_end": offset + seq_q}
+    return {"i_first": first, "i_last": end - 1, **of_queries, "prefix": seq_k // 2}
 
 
 def _rows(problem: Problem, heads: int, length: int) -> int:

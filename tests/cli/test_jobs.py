@@ -41,6 +41,26 @@ def test_tune_by_the_cost_model(attngen, tiny):
     assert [row["source"] for row in shown["tunings"]] == ["model"]
 
 
+def test_tune_the_backward_pass(attngen, tiny):
+    """Each of its kernels is a problem of its own, in the database too."""
+    options = ["--backward", "--trials", 1, "--workers", 1, "--seq", 256, "--target", "a100"]
+    values = json.loads(attngen("tune", tiny, *options, "--json").stdout)
+    kernels = ["backward_rows", "backward_kv", "backward_q"]
+    assert [(row["kernel"], row["tried"], row["source"]) for row in values] == [(k, 1, "model") for k in kernels]
+    shown = json.loads(attngen("show", tiny, "--target", "a100", "--json").stdout)["tunings"]
+    assert sorted(row["kernel"] for row in shown) == sorted(kernels)
+    again = json.loads(attngen("db", "import", "-", "--json", stdin=attngen("db", "export").stdout).stdout)
+    assert again == {"found": 3, "new": 0}
+
+
+def test_tuning_a_backward_pass_that_there_is_not_is_refused(attngen, tmp_path):
+    path = tmp_path / "eight.yaml"
+    path.write_text("{name: eight, heads: 2, head_dim: 32, dtype: float8_e4m3}")
+    result = attngen("tune", path, "--backward", "--target", "h100")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "is in float8_e4m3, and has no backward pass" in result.stderr
+
+
 def test_run_is_the_whole_job(attngen, tiny, tmp_path):
     result = attngen("run", tiny, "--trials", 2, "--seq", 256, "--out", "out/kernels")
     assert result.exit_code == 0, result.output
