@@ -16,7 +16,7 @@ from attngen.op.checks import check_tensor, ordered_keywords
 from attngen.op.choose import Chooser, Chosen, target_here
 from attngen.op.register import Implementation, operator, operator_name
 from attngen.plan import ForwardPlan, plan_forward
-from attngen.plan.backward import plan_backward, why_no_backward
+from attngen.plan.backward import backward_plans
 from attngen.problem import Problem
 from attngen.source import render
 from attngen.spec.model import Kind
@@ -96,8 +96,7 @@ class KindOp:
     @cached_property
     def _backward(self) -> dict[str, Chooser]:
         """The choosers of a backward pass's kernels, none where there is no such pass."""
-        plans = plan_backward(self.kind) if why_no_backward(self.kind) is None else ()
-        return {plan.kernel: Chooser(plan, self._db) for plan in plans}
+        return {plan.kernel: Chooser(plan, self._db) for plan in backward_plans(self.kind)}
 
     def _chooser_of(self, kernel: str) -> Chooser:
         if kernel == self.plan.kernel:

@@ -63,16 +63,13 @@ def learned_shares(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    *,
-    sizes: tuple[float, float] | None = None,
     **given: Any,
 ) -> dict[int, torch.Tensor]:
     """What each pair adds to the gradient of the element that a learned read reads there: (batch, heads, seq_q, seq_k)
-    float64 by the read's number, 0 where the key is hidden. For small sizes. ``sizes`` are ``least`` and ``rough`` of
-    ``gradient_sizes``, to have sizes instead."""
+    float64 by the read's number, 0 where the key is hidden. For small sizes."""
     shape = (*q.shape[:3], k.shape[2])
     shares = {read.index: torch.zeros(shape, dtype=torch.float64, device=q.device) for read in learned_reads(kind)}
-    _backward(kind, dout, dlse, q, k, v, sizes, shares, **given)
+    _backward(kind, dout, dlse, q, k, v, None, shares, **given)
     return shares
 
 

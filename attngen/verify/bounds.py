@@ -26,8 +26,6 @@ TENSOR_CORE_DEPTH = {"float16": 16, "bfloat16": 16, "float32": 1, "float8_e4m3":
 FLOAT8_SUMS = 2.0**-14  # half a unit in the last place of such a sum on Hopper
 OTHER_STEPS = 8  # roundings of a score and of lse beside the product's: scale, shift, exp2, log2, sums
 TANH = 2.0**-20  # relative error allowed to the kernel's tanh
-GRADIENT_ROUNDINGS = 4
-LEAST_NORMAL = {"float16": 2.0**-14, "float32": 2.0**-126, "bfloat16": 2.0**-126}
 
 
 def lse_bound(kind: Kind, inputs: dict[str, Any], lse: torch.Tensor, *, interpreted: bool = False) -> float:
@@ -59,19 +57,6 @@ def element_bound(kind: Kind, inputs: dict[str, Any], out: torch.Tensor, lse_err
     lost = SMALLEST[kind.dtype] * float(sizes.sum(2).max())
     of_weights, of_out = UNIT[kind.dtype] + 2 * lse_error + OTHER_STEPS * U32, UNIT[kind.out_dtype] + OTHER_STEPS * U32
     return of_weights * weights + of_out * out.abs() + lost
-
-
-def gradient_loss(kind: Kind, seq_k: int, lse: torch.Tensor) -> tuple[float, float, float]:
-    """What rounding takes of each product that a gradient sums: the share of its size, as ``reference.gradient_sizes``
-    says it for the other two, the least that a weight may lose, and what 1 - tanh(s) ** 2 does.
-
-    Rounded are a weight, its gradient, out in delta, and the result.
-    """
-    sizes = lse[torch.isfinite(lse)].abs()
-    largest = float(sizes.max()) if sizes.numel() else 0.0
-    scores = U32 * (kind.head_dim.qk + max(seq_k, 1) + 2 * OTHER_STEPS) * (largest + OTHER_STEPS)
-    loss = GRADIENT_ROUNDINGS * (UNIT[kind.dtype] + scores)
-    return loss, LEAST_NORMAL[kind.dtype], TANH / 4 / loss
 
 
 def logits_bound(plan: IndexerPlan, sizes: torch.Tensor, *, interpreted: bool = False) -> torch.Tensor:

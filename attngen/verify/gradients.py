@@ -19,7 +19,7 @@ from attngen.plan.attention import LOG2E
 from attngen.plan.backward import BackwardPlan
 from attngen.plan.work import first_position
 from attngen.spec.model import Kind
-from attngen.verify.bounds import SMALLEST, U32, UNIT, gradient_loss
+from attngen.verify.bounds import SMALLEST, U32, UNIT
 
 STRIP = 128  # queries: as many as the largest tile has, so that a strip begins at one of any config
 ROUNDED_ONCE = 4  # times what rounding one number costs: a weight, its gradient, the result, and what sums lose
@@ -134,22 +134,13 @@ def rows_answers(one: BackwardPass) -> dict[str, Share]:
     return {name: _by_element(exact[name], bound) for name, bound in bounds.items()}
 
 
-def answers(
-    plan: BackwardPlan, one: BackwardPass, *, keys: slice = slice(None), elements: bool = False
-) -> dict[str, Share]:
+def answers(plan: BackwardPlan, one: BackwardPass, *, keys: slice = slice(None)) -> dict[str, Share]:
     """For each named result of ``one``'s kernel; a strip's are those of ``one`` cut to it. ``keys`` are those whose
-    gradients are compared.
-
-    Each element within what rounding allows it, where ``elements`` are compared; else relative and L2, where errors of
-    many products cancel.
+    gradients are compared. Gradients are compared in L2, where errors of many products cancel.
     """
     if plan.kernel == "backward_rows":
         return rows_answers(one)
     exact = _named(plan, one, one.dout, one.dlse, keys)
-    if elements:
-        loss, least, rough = gradient_loss(one.kind, one.given["k"].shape[2], one.lse)
-        sizes = _named(plan, one, one.dout, one.dlse, keys, (least, rough))
-        return {name: _by_element(exact[name], loss * (sizes[name] + least)) for name in exact}
     # What out has lost is missing in delta: the gradient of as much lse.
     lost = max(UNIT[one.kind.dtype], FAST_MATH) * (one.out.double() * one.dout.double()).norm(dim=-1)
     missing = _named(plan, one, torch.zeros_like(one.dout), lost, keys)
@@ -166,24 +157,16 @@ def relative_loss(kind: Kind, terms: int) -> float:
 
 
 def _named(
-    plan: BackwardPlan,
-    one: BackwardPass,
-    dout: torch.Tensor,
-    dlse: torch.Tensor | None,
-    keys: slice,
-    sizes: tuple[float, float] | None = None,
+    plan: BackwardPlan, one: BackwardPass, dout: torch.Tensor, dlse: torch.Tensor | None, keys: slice
 ) -> dict[str, torch.Tensor]:
-    """What the reference says of a kernel's results, or of their sizes."""
-    if sizes is None:
-        whole = reference.gradients(one.kind, dout, dlse, **one.given)
-    else:
-        whole = reference.gradient_sizes(one.kind, dout, dlse, least=sizes[0], rough=sizes[1], **one.given)
+    """What the reference says of a kernel's results."""
+    whole = reference.gradients(one.kind, dout, dlse, **one.given)
     named = {"q": whole["q"]} if plan.kernel == "backward_q" else {}
     if plan.kernel == "backward_kv":
         named = {name: whole[name][:, :, keys] for name in ("k", "v")}
     if not plan.learned:
         return named
-    shares = reference.learned_shares(one.kind, dout, dlse, sizes=sizes, **one.given)
+    shares = reference.learned_shares(one.kind, dout, dlse, **one.given)
     if plan.kernel == "backward_elements":
         read = plan.learned[0]
         placed = shares[read.index].flatten(0, 1)

@@ -31,6 +31,21 @@ def test_verify_says_what_was_found(attngen, tiny, monkeypatch, found, status, w
     assert values["ok"] == (status == 0) and len(values["findings"]) == len(found)
 
 
+def test_verify_says_which_kinds_have_no_backward_pass(attngen, tmp_path, monkeypatch):
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "{name: mixed, heads: {query: 4, kv: 2}, head_dim: 32, causal: true, kinds: {dense: {}, sparse: {select: "
+        "{top_k: 16, indexer: {heads: 8, head_dim: 32}}}}, pattern: [dense, sparse]}"
+    )
+    found = [finding(kind="dense"), finding(kind="dense", kernel="backward_kv"), finding(kind="sparse")]
+    monkeypatch.setattr("attngen.verify.interpreted.verify_interpreted", lambda *a, **k: iter(found))
+    text = " ".join(attngen("verify", path).stdout.split())
+    assert "sparse: no backward pass: selects keys" in text and "dense: no backward pass" not in text
+    assert "a gradient's is relative L2" in text and "dense backward_kv" in text
+    values = json.loads(attngen("verify", path, "--json").stdout)
+    assert values["no_backward_pass"] == {"sparse": "selects keys"}
+
+
 def test_tune_by_the_cost_model(attngen, tiny):
     result = attngen("tune", tiny, "--trials", 2, "--workers", 1, "--seq", 256, "--target", "a100")
     assert result.exit_code == 0, result.stderr

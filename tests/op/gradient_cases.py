@@ -19,8 +19,11 @@ from attngen.plan import plan_forward
 from attngen.plan.backward import plan_backward
 from attngen.spec.learned import learned_arguments
 from attngen.spec.model import Kind
-from attngen.verify.bounds import gradient_loss
 from tests.op.cases import Case, inputs_of, largest, strided
+
+HALF_ULP = {"float16": 2.0**-11, "float32": 2.0**-24, "bfloat16": 2.0**-8}
+LEAST_NORMAL = {"float16": 2.0**-14, "float32": 2.0**-126, "bfloat16": 2.0**-126}
+ROUNDINGS = 4  # of a weight or its gradient, of out in delta, of the result, and what float32 adds
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,14 @@ def exact_gradients(kind: Kind, inputs: dict[str, Any], dout, dlse) -> dict[str,
 def gradient_bounds(case: Case, inputs: dict[str, Any], dout, dlse, lse) -> dict[str, torch.Tensor]:
     """Largest errors that rounding explains, element by element.
 
-    Each gradient is a sum of products. With every factor replaced by its size, and a weight's gradient by the sizes of
-    the sums it is a difference of, the same sums bound what is lost.
+    Each gradient is a sum of products; what is rounded is a weight, its gradient, delta by way of out, and the result.
+    With every factor replaced by its size, and a weight's gradient by the sizes of the sums it is a difference of, the
+    same sums bound what is lost.
     """
-    loss, least, rough = gradient_loss(case.kind, case.seq_k, lse)
-    sizes = reference.gradient_sizes(case.kind, dout, dlse, least=least, rough=rough, **inputs)
-    return {name: loss * (size + least) for name, size in sizes.items()}
+    kind = case.kind
+    finite = torch.where(torch.isfinite(lse), lse, 0.0)
+    scores = 2.0**-24 * (kind.head_dim.qk + max(case.seq_k, 1) + 16) * (largest(finite) + 8.0)
+    loss = ROUNDINGS * (HALF_ULP[kind.dtype] + scores)
+    least, rough = LEAST_NORMAL[kind.dtype], 2.0**-22 / loss
+    sizes = reference.gradient_sizes(kind, dout, dlse, least=least, rough=rough, **inputs)
+    return {name: loss * size + loss * LEAST_NORMAL[kind.dtype] for name, size in sizes.items()}

@@ -11,7 +11,7 @@ from attngen.plan.backward import plan_backward
 from attngen.problem import Problem
 from attngen.spec import parse_spec
 from attngen.tuner.kernel import checks_of
-from attngen.verify.gradients import BackwardPass, exact_rows
+from tests.verify.right_gradients import right_kernel
 
 LOG2E = 1.4426950408889634
 
@@ -27,21 +27,6 @@ def plan_of(kind, kernel):
 def checks(kind, kernel, sizes=(2, 130, 190)):
     plan = plan_of(kind, kernel)
     return checks_of(plan, Problem(kernel, kind.digest(), *sizes), device="cpu")
-
-
-def rows_kernel(kind):
-    """Right rows, and the sink's shares in two tiles."""
-
-    def kernel(out, dout, lse, dlse=None, sink=None, *, sink_shares=False):
-        given = {} if sink is None else {"sink": sink}
-        exact = exact_rows(BackwardPass(kind, given, out, lse, dout, dlse))
-        shares = None
-        if sink_shares:
-            shares = torch.zeros(*out.shape[:2], 2)
-            shares[0, :, 1] = exact["sink"].float()
-        return Rows(exact["log_sum"].float(), exact["delta"].float(), shares)
-
-    return kernel
 
 
 def pair_kernel(kind, kernel, weigh=lambda p: p):
@@ -69,7 +54,36 @@ def pair_kernel(kind, kernel, weigh=lambda p: p):
 
 
 def kernel_of(kind, kernel):
-    return rows_kernel(kind) if kernel == "backward_rows" else pair_kernel(kind, kernel)
+    return right_kernel(plan_of(kind, kernel)) if kernel == "backward_rows" else pair_kernel(kind, kernel)
+
+
+LEARNED = {
+    "gates": "score: 's * gain[h] + w[i] + tanh(s) * u[h, j]', softcap: 20, alibi: true",
+    "distance": "score: 's + bias[h, i - j + 32]', scale: 1.0, window: {half: 50}",
+    "elements": "score: 's + e[i // 8, j // 8]', causal: true, sink: learned",
+}
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_shares_of_what_scores_read(name, monkeypatch):
+    """Right ones pass, also where a row's sum to nothing; those of another element do not."""
+    monkeypatch.setattr("attngen.tuner.gradient_checks.CHECK_SEQ_Q", 67)
+    monkeypatch.setattr("attngen.tuner.gradient_checks.CHECK_SEQ_K", 93)
+    kind = kind_of(LEARNED[name], "float32" if name == "gates" else "bfloat16")
+    for plan in plan_backward(kind):
+        if not plan.learned:
+            continue
+        checked, right = checks(kind, plan.kernel, (1, 140, 60)), right_kernel(plan)
+        assert checked.find_fault(right) is None
+
+        def moved(right=right, plan=plan, **inputs):
+            made = right(**inputs)
+            if plan.kernel == "backward_elements":
+                return made.roll(1, dims=2)
+            *gradients, sums = made
+            return *gradients, {n: x.roll(1, dims=2) for n, x in sums.items()}
+
+        assert "shares" in checked.find_fault(moved)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
