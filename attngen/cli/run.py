@@ -28,9 +28,9 @@ from attngen.cli.options import (
 )
 from attngen.cli.output import print_json, print_table, say, watched
 from attngen.cli.show import print_tunings
-from attngen.cli.tune import Tuned, search, titled
+from attngen.cli.tune import Tuned, search
 from attngen.cli.verify import findings, passed, print_findings, watch, without_backward
-from attngen.report.configs import brief
+from attngen.report.configs import brief, titled
 from attngen.report.layers import counted
 from attngen.report.quantities import duration
 from attngen.spec import EXTERNAL, Kind, Spec, load_spec
@@ -259,7 +259,7 @@ def _conclude(job: Job) -> None:
         modelled = "" if row.best.source == "measured" else f", modelled for {job.target.name}"
         p = row.problem
         size = f"{p.batch} x {p.seq_q} x {p.seq_k}"
-        say(f"speed     {row.kind}: {duration(row.best.median_ms)} at {size}{share}{modelled}")
+        say(f"speed     {row.title}: {duration(row.best.median_ms)} at {size}{share}{modelled}")
     say(f"tunings   {_database(job).url.render_as_string()}")
     if not job.on_gpu:
         say(f"next      on the GPU itself, 'attngen tune {job.path}' measures")

@@ -28,7 +28,7 @@ from attngen.cli.options import (
     target_option,
 )
 from attngen.cli.output import console, print_json, print_table, say, watched
-from attngen.report.configs import brief
+from attngen.report.configs import brief, titled
 from attngen.report.quantities import digits, duration
 from attngen.spec import Kind, load_spec
 from attngen.target import Target
@@ -186,11 +186,6 @@ def search(
                 continue
             results.append((kind, result))
     return results
-
-
-def titled(kind: str, kernel: str) -> str:
-    """A kind, and which of its kernels where it has several."""
-    return kind if kernel == "forward" else f"{kind} {kernel}"
 
 
 def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> None:
