@@ -1,9 +1,10 @@
-"""What is measured: dense attention and the windows of real models, at the sizes that peers publish."""
+"""What is measured: dense attention and the windows of real models, forward and backward, at the sizes that peers
+publish."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -22,6 +23,7 @@ class BenchCase:
     kind: Kind
     batch: int
     seq: int
+    backward: bool = False  # its gradients, from the results of a forward pass
 
     @property
     def sizes(self) -> str:
@@ -39,6 +41,7 @@ class Suite:
     title: str
     measure: Literal["tflops", "ms"]  # what its table tells
     specs: tuple[tuple[str, str, tuple[tuple[int, int], ...]], ...]  # label, YAML, sizes
+    backward: bool = False
 
     @cached_property
     def cases(self) -> tuple[BenchCase, ...]:
@@ -47,38 +50,28 @@ class Suite:
             spec = parse_spec(text)
             for kind in spec.kinds:
                 words = label if len(spec.kinds) == 1 else f"{label} {kind.name}"
-                cases += [BenchCase(self.name, f"{words} S{seq}", spec.name, kind, batch, seq) for batch, seq in sizes]
+                for batch, seq in sizes:
+                    name = f"{words} S{seq}"
+                    cases.append(BenchCase(self.name, name, spec.name, kind, batch, seq, self.backward))
         return tuple(cases)
 
 
 _DENSE_SIZES = ((8, 2048), (2, 8192), (1, 16384))  # 16384 tokens each
+_D64 = "{name: dense-d64, heads: 32, head_dim: 64, kinds: {full: {}, causal: {causal: true}}, pattern: FC}"
+_D128 = "{name: dense-d128, heads: 16, head_dim: 128, kinds: {full: {}, causal: {causal: true}}, pattern: FC}"
+_D256 = "{name: wide-d256, heads: {query: 8, kv: 4}, head_dim: 256, causal: true}"
 DENSE = Suite(
     "dense-forward",
     "Dense forward, TFLOP/s",
     "tflops",
-    (
-        (
-            "D64",
-            "{name: dense-d64, heads: 32, head_dim: 64, kinds: {full: {}, causal: {causal: true}}, pattern: FC}",
-            _DENSE_SIZES,
-        ),
-        (
-            "D128",
-            "{name: dense-d128, heads: 16, head_dim: 128, kinds: {full: {}, causal: {causal: true}}, pattern: FC}",
-            _DENSE_SIZES,
-        ),
-    ),
+    (("D64", _D64, _DENSE_SIZES), ("D128", _D128, _DENSE_SIZES)),
 )
 WIDE = Suite(
     "wide-forward",
     "Wide heads forward, TFLOP/s",
     "tflops",
     (
-        (
-            "D256 causal",
-            "{name: wide-d256, heads: {query: 8, kv: 4}, head_dim: 256, causal: true}",
-            ((2, 8192),),
-        ),
+        ("D256 causal", _D256, ((2, 8192),)),
         (
             "D192/128 causal",
             "{name: wide-d192-128, heads: 16, head_dim: {qk: 192, v: 128}, causal: true}",
@@ -128,6 +121,23 @@ FP8 = Suite(
         ),
     ),
 )
+DENSE_BACKWARD = Suite(
+    "dense-backward",
+    "Dense backward, TFLOP/s",
+    "tflops",
+    (
+        ("D64", _D64, ((2, 8192),)),
+        ("D128", _D128, ((2, 8192),)),
+        (
+            "D128 causal, 32 over 8 heads",
+            "{name: grouped-d128, heads: {query: 32, kv: 8}, head_dim: 128, causal: true}",
+            ((1, 8192),),
+        ),
+        ("D256 causal", _D256, ((2, 8192),)),
+    ),
+    backward=True,
+)
+WINDOW_BACKWARD = replace(WINDOW, name="window-backward", title="Windows backward, ms", backward=True)
 AnySuite = Suite | SparseSuite | BlockSuite
 AnyCase = BenchCase | SparseCase
 SUITES: dict[str, tuple[AnySuite, ...]] = {
@@ -135,6 +145,7 @@ SUITES: dict[str, tuple[AnySuite, ...]] = {
     "wide": (WIDE,),
     "window": (WINDOW,),
     "fp8": (FP8,),
+    "backward": (DENSE_BACKWARD, WINDOW_BACKWARD),
     "sparse": SPARSE,
 }
 SUITES["all"] = tuple(suite for suites in SUITES.values() for suite in suites)
@@ -153,15 +164,17 @@ def suite_cases(name: str, seqs: tuple[int, ...] = (), batch: int | None = None)
         for seq in seqs or (case.seq,):
             size = batch or max(1, case.batch * case.seq // seq)
             name = f"{case.name.rsplit(' S', 1)[0]} S{seq}"
-            resized[case.suite, name] = BenchCase(case.suite, name, case.spec, case.kind, size, seq)
+            resized[case.suite, name] = replace(case, name=name, batch=size, seq=seq)
     return list(resized.values())
 
 
-def spec_cases(spec: Spec, kinds: Iterable[Kind], sizes: Iterable[tuple[int, int]]) -> list[BenchCase]:
+def spec_cases(
+    spec: Spec, kinds: Iterable[Kind], sizes: Iterable[tuple[int, int]], backward: bool = False
+) -> list[BenchCase]:
     """Every kind of a spec at each (batch, length)."""
-    sizes = list(sizes)
+    sizes, word = list(sizes), " backward" if backward else ""
     return [
-        BenchCase(spec.name, f"{kind.name} B{batch} S{seq}", spec.name, kind, batch, seq)
+        BenchCase(spec.name, f"{kind.name}{word} B{batch} S{seq}", spec.name, kind, batch, seq, backward)
         for kind in kinds
         for batch, seq in sizes
     ]

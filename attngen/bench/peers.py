@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -33,6 +35,7 @@ class Peer:
     make: Callable[[Kind, dict[str, Any]], Call]
     module: str = ""  # what must be installed
     sinks: bool = False  # whether it computes them
+    only_backward: bool = False  # forward it is another peer
 
     def missing(self) -> str:
         """Why it cannot be used here, or nothing."""
@@ -105,7 +108,7 @@ def _descales(inputs: dict[str, Any], kv_heads: int) -> dict[str, torch.Tensor]:
     return {f"{name}_descale": inputs[f"{name}_scale"].reshape(1, -1).expand(batch, kv_heads) for name in "qkv"}
 
 
-def _fa4(kind: Kind, inputs: dict[str, Any]) -> Call:
+def _fa4(kind: Kind, inputs: dict[str, Any], deterministic: bool = False) -> Call:
     from flash_attn.cute import flash_attn_func  # type: ignore[import-not-found]
 
     refuse(kind, allowed={"causal", "window", "softcap", "sink"}, name="FA4")
@@ -120,6 +123,10 @@ def _fa4(kind: Kind, inputs: dict[str, Any]) -> Call:
         options["softcap"] = kind.softcap
     if kind.sink:
         options["learnable_sink"] = inputs["sink"]
+    if deterministic:
+        if "deterministic" not in inspect.signature(flash_attn_func).parameters:
+            raise Unsupported("this FA4 has no deterministic backward pass")
+        options["deterministic"] = True
 
     def call() -> Any:
         return flash_attn_func(q, k, v, **options)
@@ -152,6 +159,13 @@ PEERS = {
         Peer("flex", "FlexAttention", flex.make),
         Peer("fa3", "FA3", _fa3, "flash_attn_interface"),
         Peer("fa4", "FA4", _fa4, "flash_attn.cute", sinks=True),
+        Peer(
+            "fa4-deterministic",
+            "FA4 deterministic",
+            partial(_fa4, deterministic=True),
+            "flash_attn.cute",
+            only_backward=True,
+        ),
     )
 }
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from attngen.bench.cases import FP8
+from attngen.bench.cases import FP8, SUITES
 from attngen.bench.labels import Box, leader, place, samples
 from attngen.bench.results import is_results, read
 from attngen.bench.sparse_cases import SPARSE
@@ -19,7 +19,8 @@ from attngen.bench.tables import ROOFLINE, TITLES
 from attngen.errors import UsageError
 
 OURS = "attngen"
-ELSEWHERE = {FP8.name, *(suite.name for suite in SPARSE)}  # under other roofs than that of 16 bits
+# Under other roofs than that of 16 bits, and backward passes, whose cases are called as the forward ones are.
+ELSEWHERE = {FP8.name, *(suite.name for suite in (*SPARSE, *SUITES["backward"]))}
 COLOURS = {OURS: "#0b57d0", "fa4": "#e59aa6", "fa3": "#f2b774", "flex": "#a9cfa4"}  # ours is drawn last
 SHAPES = (("D64", "o", "D64"), ("D128", "s", "D128"), ("D", "D", "wider heads"), ("", "^", "windows"))  # by beginnings
 INK, PALE, FAINT = "#24292f", "#8c959f", "#eaeef2"
@@ -74,7 +75,7 @@ def _thousands(length: int) -> str:
 
 
 def _marks(rows: Sequence[dict[str, Any]]) -> list[Mark]:
-    """The times to draw: of attention in 16 bits, which has one roof."""
+    """The times to draw: of forward attention in 16 bits, which has one roof."""
     return [
         Mark(row["system"], row["case"], row["tflops"] / row["gbps"] * 1e3, row["tflops"])
         for row in rows

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
+from attngen.bench.backward import backward_configs, gradients_call, our_gradients
 from attngen.bench.cases import AnyCase, BenchCase
 from attngen.bench.machine import ClockLog
 from attngen.bench.peers import Call, Peer, Unsupported, reset
@@ -19,11 +20,12 @@ from attngen.bench.sparse import SparseInputs, SparsePeer, our_call, our_choice
 from attngen.bench.sparse_cases import BLOCKS, GATHERED, SparseCase
 from attngen.database import Database
 from attngen.errors import one_line
+from attngen.inputs import make_inputs
 from attngen.op import Chosen, KindOp, Launcher
 from attngen.plan import plan_forward
 from attngen.problem import Problem
 from attngen.report.sparse import Part, part_work, whole_work
-from attngen.report.work import Work, work_of
+from attngen.report.work import Work, backward_work_of, work_of
 from attngen.target import Target
 from attngen.tuner.bench import Timing
 from attngen.tuner.checks import Checks, WrongAnswer
@@ -74,7 +76,8 @@ def case_work(bench: Bench, case: AnyCase) -> Work:
             return whole_work(case.kind, case.batch, case.seq_q, bench.target)
         part: Part = "gathered" if case.suite == GATHERED else "indexer"
         return part_work(case.kind, part, case.batch, case.seq_q, case.seq_k, bench.target)
-    return work_of(plan_forward(case.kind), case.batch, case.seq, case.seq, bench.target)
+    work = backward_work_of if case.backward else work_of
+    return work(plan_forward(case.kind), case.batch, case.seq, case.seq, bench.target)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Systems:
 
     makers: dict[str, Callable[[], Call]]
     notes: dict[str, str]
-    chosen: Callable[[], Chosen]
+    chosen: Callable[[], tuple[dict[str, Any], str]]  # ours, of several kernels each under its name; and from where
 
 
 def _forward_systems(bench: Bench, case: BenchCase, peers: Sequence[AnyPeer]) -> Systems:
@@ -94,7 +97,23 @@ def _forward_systems(bench: Bench, case: BenchCase, peers: Sequence[AnyPeer]) ->
     able = [peer for peer in peers if isinstance(peer, Peer)]
     makers |= {peer.name: partial(peer.make, case.kind, checks.inputs) for peer in able}
     notes = {peer.name: peer.left_out(case.kind) for peer in able}
-    return Systems(makers, notes, lambda: op.config(*(checks.inputs[name] for name in "qkv")))
+    return Systems(makers, notes, lambda: _plain(op.config(*(checks.inputs[name] for name in "qkv"))))
+
+
+def _backward_systems(bench: Bench, case: BenchCase, peers: Sequence[AnyPeer]) -> Systems:
+    """Peers compute without a sink, of which most make no gradient."""
+    inputs = make_inputs(case.kind, case.batch, case.seq, case.seq, device=bench.device, seed=2)
+    op = KindOp(case.spec, case.kind, bench.db)
+    makers: dict[str, Callable[[], Call]] = {OURS: partial(our_gradients, op, inputs)}
+    able = [peer for peer in peers if isinstance(peer, Peer)]
+    plain = replace(case.kind, sink=False)
+    makers |= {peer.name: partial(gradients_call, partial(peer.make, plain), inputs) for peer in able}
+    notes = {peer.name: "without the sink" if case.kind.sink else "" for peer in able}
+    return Systems(makers, notes, partial(backward_configs, op, inputs))
+
+
+def _plain(chosen: Chosen) -> tuple[dict[str, Any], str]:
+    return chosen.config.as_dict(), chosen.provenance
 
 
 def _sparse_systems(bench: Bench, case: SparseCase, peers: Sequence[AnyPeer]) -> Systems:
@@ -102,7 +121,7 @@ def _sparse_systems(bench: Bench, case: SparseCase, peers: Sequence[AnyPeer]) ->
     makers: dict[str, Callable[[], Call]] = {OURS: partial(our_call, case, inputs, bench.db)}
     able = [peer for peer in peers if isinstance(peer, SparsePeer) and does(peer, case)]
     makers |= {peer.name: partial(peer.make, inputs) for peer in able}
-    return Systems(makers, {}, partial(our_choice, case, inputs, bench.db))
+    return Systems(makers, {}, lambda: _plain(our_choice(case, inputs, bench.db)))
 
 
 def _measure_case(bench: Bench, case: AnyCase, peers: Sequence[AnyPeer]) -> list[Row]:
@@ -110,7 +129,8 @@ def _measure_case(bench: Bench, case: AnyCase, peers: Sequence[AnyPeer]) -> list
     if isinstance(case, SparseCase):
         systems = _sparse_systems(bench, case, peers)
     else:
-        systems = _forward_systems(bench, case, peers)
+        of_case = [peer for peer in peers if does(peer, case)]
+        systems = (_backward_systems if case.backward else _forward_systems)(bench, case, of_case)
     makers, notes = systems.makers, systems.notes
     reset()
     calls, reasons = prepared(makers)
@@ -121,8 +141,8 @@ def _measure_case(bench: Bench, case: AnyCase, peers: Sequence[AnyPeer]) -> list
     for name, timing in zip(calls, timings, strict=True):
         rows[name] = replace(_row(case, name, timing, work), note=notes.get(name, ""), sm_mhz=clock)
     with suppress(Exception):  # where there is no config, our row says why
-        chosen = systems.chosen()
-        rows[OURS] = replace(rows[OURS], config=chosen.config.as_dict(), provenance=chosen.provenance)
+        config, provenance = systems.chosen()
+        rows[OURS] = replace(rows[OURS], config=config, provenance=provenance)
     return [rows[name] for name in makers]
 
 
@@ -160,7 +180,7 @@ def does(peer: AnyPeer, case: AnyCase) -> bool:
     """Whether a system is one for a case's suite."""
     if isinstance(case, SparseCase):
         return isinstance(peer, SparsePeer) and peer.suite == case.suite
-    return isinstance(peer, Peer)
+    return isinstance(peer, Peer) and (case.backward or not peer.only_backward)
 
 
 def _row(case: AnyCase, name: str, timing: Timing, work: Work) -> Row:

@@ -17,6 +17,7 @@ BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 TITLES = {
     "attngen": "attngen",
     "fa4": "FA4",
+    "fa4-deterministic": "FA4 deterministic",
     "fa3": "FA3",
     "cudnn": "cuDNN SDPA",
     "flex": "FlexAttention",
@@ -29,7 +30,7 @@ TITLES = {
 }
 ORDER = tuple(TITLES)
 # Systems that our speed is divided by.
-RATIOS = ("fa4", "fa3", "flex", "deep_gemm", "deep_gemm+topk", "flash_mla", "dense")
+RATIOS = ("fa4", "fa4-deterministic", "fa3", "flex", "deep_gemm", "deep_gemm+topk", "flash_mla", "dense")
 ROOFLINE = "-roofline.svg"  # after a results file's name: its picture
 ELSEWHEN = "\\*"  # after a figure of another run than ours
 

@@ -15,6 +15,7 @@ import click
 from attngen.cli.options import (
     USUAL_SEQ,
     Positive,
+    backward_option,
     batch_option,
     chosen_kinds,
     db_option,
@@ -24,22 +25,24 @@ from attngen.cli.options import (
     seqs_option,
 )
 from attngen.cli.output import console, print_json, say, watched
-from attngen.errors import UsageError, one_line
-from attngen.spec import Kind, Spec, load_spec
+from attngen.errors import UsageError, one_line, one_of
+from attngen.spec import Spec, load_spec
 
 if TYPE_CHECKING:
     from attngen.bench.cases import AnyCase, BenchCase
     from attngen.bench.results import HostRow, Row
     from attngen.bench.run import AnyPeer, Bench
+    from attngen.cli.tune import Tuned
 
 STDOUT = "-"
+SUITE_NAMES = ("dense", "wide", "window", "fp8", "backward", "sparse", "all")
 
 
 @click.command("bench")
 @click.argument("path", metavar="[SPEC]", required=False)
 @click.option(
     "--suite",
-    type=click.Choice(["dense", "wide", "window", "fp8", "sparse", "all"]),
+    type=click.Choice(SUITE_NAMES),
     help="Cases that peers publish, not a spec's.",
 )
 @click.option(
@@ -47,11 +50,12 @@ STDOUT = "-"
 )
 @click.option(
     "--against",
-    default="sdpa,cudnn,flex,fa3,fa4,deep_gemm,deep_gemm+topk,flash_mla,dense",
+    default="sdpa,cudnn,flex,fa3,fa4,fa4-deterministic,deep_gemm,deep_gemm+topk,flash_mla,dense",
     metavar="LIST",
-    help="Systems to measure beside: sdpa, cudnn, fa2, flex, fa3, fa4, deep_gemm, deep_gemm+topk, flash_mla, "
-    "dense (all keys, by attngen); or all, or none. [all but fa2]",
+    help="Systems to measure beside: sdpa, cudnn, fa2, flex, fa3, fa4, fa4-deterministic (backward), deep_gemm, "
+    "deep_gemm+topk, flash_mla, dense (all keys, by attngen); or all, or none. [all but fa2]",
 )
+@backward_option
 @click.option("--host", is_flag=True, help="Also what a call costs the host, and how long a first call takes.")
 @click.option("--tune", "minutes", type=Positive(), metavar="M", help="Tune first, M minutes in all.")
 @kind_option
@@ -71,6 +75,7 @@ def command(
     suite: str | None,
     parts: tuple[str, ...],
     against: str,
+    backward: bool,
     host: bool,
     minutes: float | None,
     kind: str | None,
@@ -86,7 +91,9 @@ def command(
     Exit status 1 if one of ours could not run or gave a wrong answer.
     """
     if (path is None) == (suite is None):
-        raise UsageError("give either a SPEC or --suite dense, wide, window, fp8, sparse or all")
+        raise UsageError(f"give either a SPEC or --suite {one_of(SUITE_NAMES)}")
+    if backward and suite is not None:
+        raise UsageError("--backward is for a SPEC; the cases of --suite backward are of the backward pass")
     spec = None if path is None else load_spec(path)
     from attngen.bench import peers as peers_module
     from attngen.bench.cases import BenchCase, matching
@@ -98,7 +105,7 @@ def command(
     from attngen.cli.bench_rows import print_host
     from attngen.database import current_versions
 
-    cases = matching(_cases(spec, suite, kind, seqs, batch), parts)
+    cases = matching(_cases(spec, suite, kind, seqs, batch, backward), parts)
     systems: dict[str, AnyPeer] = {**peers_module.PEERS, **SPARSE_PEERS}
     peers = [peer for peer in peers_module.chosen(against, systems) if any(does(peer, case) for case in cases)]
     bench, device = gpu_bench(db)
@@ -126,8 +133,9 @@ def command(
     say_table = json_file != STDOUT
     with bench.log:
         rows = _measure(bench, cases, present, say_table, watched(quiet), lambda rows: save(rows, []))
-    forward = [case for case in cases if isinstance(case, BenchCase)]
-    hosts = measure_host(bench, [peer for peer in present if isinstance(peer, peers_module.Peer)]) if host else []
+    forward = [case for case in cases if isinstance(case, BenchCase) and not case.backward]
+    of_host = [peer for peer in present if isinstance(peer, peers_module.Peer) and not peer.only_backward]
+    hosts = measure_host(bench, of_host) if host else []
     if hosts and forward:
         hosts = [_with_first_calls(hosts[0], spec, forward[0], db), *hosts[1:]]
     if hosts:
@@ -166,13 +174,13 @@ def gpu_bench(db: str | None) -> tuple[Bench, str]:
 
 
 def _cases(
-    spec: Spec | None, suite: str | None, kind: str | None, seqs: tuple[int, ...], batch: int | None
+    spec: Spec | None, suite: str | None, kind: str | None, seqs: tuple[int, ...], batch: int | None, backward: bool
 ) -> list[AnyCase]:
     from attngen.bench.cases import spec_cases, suite_cases
 
     if spec is not None:
         sizes = [(default_batch(seq, batch), seq) for seq in seqs or (USUAL_SEQ,)]
-        return [*spec_cases(spec, chosen_kinds(spec, kind), sizes)]
+        return [*spec_cases(spec, chosen_kinds(spec, kind), sizes, backward)]
     if kind is not None:
         raise UsageError("--kind is for a SPEC; a suite has kinds of its own")
     assert suite is not None
@@ -213,22 +221,23 @@ def _tune(cases: list[AnyCase], bench: Bench, minutes: float, show: bool) -> lis
     from attngen.cli.tune import search
     from attngen.database import open_database
 
-    problems = list(dict.fromkeys(_problem(case) for case in cases))
+    of_cases = list(dict.fromkeys(_tuned(case) for case in cases))
     faults: list[str] = []
 
     def failed(problem: str, error: Exception) -> None:
         faults.append(one_line(f"not tuned: {problem}: {type(error).__name__}: {error}"))
 
-    search(problems, bench.target, bench.db or open_database(), minutes=minutes, show=show, failed=failed)
+    search(of_cases, bench.target, bench.db or open_database(), minutes=minutes, show=show, failed=failed)
     return faults
 
 
-def _problem(case: AnyCase) -> tuple[str, Kind, int, int, int]:
-    """What is tuned for a case: the spec's name, the kind, and the sizes."""
+def _tuned(case: AnyCase) -> Tuned:
     from attngen.bench.sparse_cases import SparseCase
+    from attngen.cli.tune import Tuned
 
-    seq_q, seq_k = (case.seq_q, case.seq_k) if isinstance(case, SparseCase) else (case.seq, case.seq)
-    return case.spec, case.kind, case.batch, seq_q, seq_k
+    if isinstance(case, SparseCase):
+        return Tuned(case.spec, case.kind, case.batch, case.seq_q, case.seq_k)
+    return Tuned(case.spec, case.kind, case.batch, case.seq, case.seq, case.backward)
 
 
 def _measure(

@@ -81,6 +81,9 @@ def seqs_option(default: str) -> Callable[[F], F]:
 batch_option = click.option(
     "--batch", type=Whole(1, MAX_BATCH), metavar="B", help=f"Sequences in a batch. [as many as make {TOKENS} tokens]"
 )
+backward_option = click.option(
+    "--backward", is_flag=True, help="Kernels of the backward pass instead of the forward one."
+)
 kind_option = click.option("--kind", metavar="K", help="Only this kind of layer. [all]")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")

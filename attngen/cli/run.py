@@ -28,9 +28,9 @@ from attngen.cli.options import (
 )
 from attngen.cli.output import print_json, print_table, say, watched
 from attngen.cli.show import print_tunings
-from attngen.cli.tune import search, titled
-from attngen.cli.verify import findings, passed, print_findings, watch
-from attngen.report.configs import brief
+from attngen.cli.tune import Tuned, search
+from attngen.cli.verify import findings, passed, print_findings, watch, without_backward
+from attngen.report.configs import brief, titled
 from attngen.report.layers import counted
 from attngen.report.quantities import duration
 from attngen.spec import EXTERNAL, Kind, Spec, load_spec
@@ -198,7 +198,7 @@ def _verify(job: Job) -> bool:
     found = findings(job.spec, names, job.target, job.db_url, on_gpu=job.on_gpu)
     job.found = list(watch(found, job.spec, job.show))
     if job.speak:
-        print_findings(job.found, job.target if job.on_gpu else None)
+        print_findings(job.found, job.target if job.on_gpu else None, without_backward(job.spec, names))
     return passed(job.found)
 
 
@@ -208,14 +208,14 @@ def _tune(job: Job, trials: int | None, minutes: float | None) -> bool:
     if trials is None and minutes is None:
         trials, minutes = (None, GPU_MINUTES) if job.on_gpu else (MODEL_TRIALS, None)
     kinds = [kind for kind in job.spec.kinds if job.on_gpu or _modelled(job, kind)]
-    problems = [(job.spec.name, kind, job.batch, job.seq, job.seq) for kind in kinds]
+    problems = [Tuned(job.spec.name, kind, job.batch, job.seq, job.seq) for kind in kinds]
     results = search(problems, job.target, _database(job), trials=trials, minutes=minutes, show=job.show)
     if job.speak:
         for kind, result in results:
             title = titled(kind.name, result.problem.kernel)
             say(f"{title}: {result.tried} tried, {result.known} known before, of {result.space}")
         for kind in (kind for kind in job.spec.kinds if kind not in kinds):
-            say(f"{kind.name}: tuned on {job.target.name} itself; the cost model knows the forward kernel")
+            say(f"{kind.name}: tuned on {job.target.name} itself; the cost model knows attention to every key")
     return all(result.best is not None for _, result in results)
 
 
@@ -259,7 +259,7 @@ def _conclude(job: Job) -> None:
         modelled = "" if row.best.source == "measured" else f", modelled for {job.target.name}"
         p = row.problem
         size = f"{p.batch} x {p.seq_q} x {p.seq_k}"
-        say(f"speed     {row.kind}: {duration(row.best.median_ms)} at {size}{share}{modelled}")
+        say(f"speed     {row.title}: {duration(row.best.median_ms)} at {size}{share}{modelled}")
     say(f"tunings   {_database(job).url.render_as_string()}")
     if not job.on_gpu:
         say(f"next      on the GPU itself, 'attngen tune {job.path}' measures")

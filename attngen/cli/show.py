@@ -9,7 +9,7 @@ import click
 
 from attngen.cli.options import db_option, json_option, resolve_target, target_option
 from attngen.cli.output import print_json, print_table, say
-from attngen.report.configs import brief
+from attngen.report.configs import brief, titled
 from attngen.report.quantities import digits, duration
 from attngen.spec import Spec, load_spec
 from attngen.target import Target
@@ -59,7 +59,7 @@ def command(
 
 
 def print_tunings(rows: list[Tuning], target: Target, one_spec: bool) -> None:
-    """A line for each kind and size."""
+    """A line for each kernel of a kind and size."""
     columns = [
         "spec",
         "kind",
@@ -78,7 +78,7 @@ def print_tunings(rows: list[Tuning], target: Target, one_spec: bool) -> None:
         lines.append(
             [
                 "" if one_spec else row.spec,
-                row.kind,
+                row.title,
                 f"{p.batch} x {p.seq_q} x {p.seq_k}",
                 duration(row.best.median_ms),
                 duration(row.best.spread_ms) if row.best.source == "measured" else "",
@@ -104,7 +104,7 @@ def _print_trials(tried: list) -> None:
     columns = ["kind", "B x Sq x Sk", "status", "time", "registers", "spills", "shared", "config", "error"]
     rows = [
         [
-            trial.kind,
+            titled(trial.kind, trial.problem.kernel),
             f"{trial.problem.batch} x {trial.problem.seq_q} x {trial.problem.seq_k}",
             trial.status if trial.source == "measured" else f"{trial.status} (model)",
             duration(trial.median_ms) if trial.median_ms is not None else "",

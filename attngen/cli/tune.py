@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -14,6 +14,7 @@ from attngen.cli.options import (
     USUAL_SEQ,
     Positive,
     Whole,
+    backward_option,
     batch_option,
     chosen_kinds,
     db_option,
@@ -27,13 +28,14 @@ from attngen.cli.options import (
     target_option,
 )
 from attngen.cli.output import console, print_json, print_table, say, watched
-from attngen.report.configs import brief
+from attngen.report.configs import brief, titled
 from attngen.report.quantities import digits, duration
 from attngen.spec import Kind, load_spec
 from attngen.target import Target
 
 if TYPE_CHECKING:
     from attngen.database import Database
+    from attngen.plan import Plan
     from attngen.tuner import TuningResult
 
 
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     "--queries", type=Whole(1, 1 << 30), metavar="N", help="Queries, the last of each sequence. [as many as keys]"
 )
 @batch_option
+@backward_option
 @db_option
 @json_option
 @quiet_option
@@ -74,6 +77,7 @@ def command(
     seqs: tuple[int, ...],
     queries: int | None,
     batch: int | None,
+    backward: bool,
     db: str | None,
     as_json: bool,
     quiet: bool,
@@ -87,7 +91,7 @@ def command(
     spec = load_spec(path)
     gpu = resolve_target(target)
     problems = [
-        (spec.name, one, default_batch(seq, batch), queries or seq, seq)
+        Tuned(spec.name, one, default_batch(seq, batch), queries or seq, seq, backward)
         for one in chosen_kinds(spec, kind)
         for seq in seqs or (USUAL_SEQ,)
     ]
@@ -109,8 +113,25 @@ def command(
         raise click.exceptions.Exit(1)
 
 
+class Tuned(NamedTuple):
+    """A kind of a spec at some sizes, whose kernels are tuned: the forward ones, or those of its backward pass."""
+
+    spec: str
+    kind: Kind
+    batch: int
+    seq_q: int
+    seq_k: int
+    backward: bool = False
+
+    def plans(self, target: Target) -> tuple[Plan, ...]:
+        from attngen.plan.backward import plan_backward
+        from attngen.plan.kernels import plans_of
+
+        return tuple(plan_backward(self.kind)) if self.backward else plans_of(self.kind, target, self.seq_k)
+
+
 def search(
-    problems: list[tuple[str, Kind, int, int, int]],
+    problems: list[Tuned],
     target: Target,
     db: Database,
     *,
@@ -121,22 +142,22 @@ def search(
     show: bool = False,
     failed: Callable[[str, Exception], None] | None = None,
 ) -> list[tuple[Kind, TuningResult]]:
-    """Tune each kernel of each (spec name, kind, batch, queries, keys) in turn, with the same processes.
+    """Tune each kernel of each problem in turn, with the same processes.
 
     ``minutes`` are shared.
 
     ``failed`` is told of a problem that could not be tuned, and the next goes on; without it the error ends all.
     """
-    from attngen.plan.kernels import plans_of
     from attngen.plan.work import keys_of
     from attngen.problem import Problem
     from attngen.tuner import Team, progress_bar, sweep, tune
 
-    jobs = [(*problem, plan) for problem in problems for plan in plans_of(problem[1], target, problem[4])]
+    jobs = [(tuned, plan) for tuned in problems for plan in tuned.plans(target)]
     end = None if minutes is None else time.monotonic() + 60 * minutes
     results = []
     with Team(workers) as team:
-        for n, (spec, kind, batch, seq_q, seq_k, plan) in enumerate(jobs):
+        for n, (tuned, plan) in enumerate(jobs):
+            spec, kind, batch, seq_q, seq_k, _ = tuned
             problem = Problem(plan.kernel, plan.kind.digest(), batch, seq_q, keys_of(plan.kind, seq_k))
             share = None if end is None else max(end - time.monotonic(), 0.0) / 60 / (len(jobs) - n)
             if kind.branches:
@@ -165,11 +186,6 @@ def search(
                 continue
             results.append((kind, result))
     return results
-
-
-def titled(kind: str, kernel: str) -> str:
-    """A kind, and which of its kernels where it has several."""
-    return kind if kernel == "forward" else f"{kind} {kernel}"
 
 
 def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> None:

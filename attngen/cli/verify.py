@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -55,11 +55,13 @@ def command(
     if here is not None and here.name != gpu.name:
         raise UsageError(f"kernels run on this machine's {here.name}, not on {gpu.name}; --interpret needs no GPU")
     found = list(watch(findings(spec, names, gpu, db, seqs, on_gpu=here is not None), spec, watched(quiet)))
+    forward_only = without_backward(spec, names)
     if as_json:
         where = gpu.name if here is not None else "interpreter"
-        print_json({"name": spec.name, "where": where, "ok": passed(found), "findings": [f.as_dict() for f in found]})
+        of_all = {"findings": [f.as_dict() for f in found], "no_backward_pass": forward_only}
+        print_json({"name": spec.name, "where": where, "ok": passed(found), **of_all})
     else:
-        print_findings(found, gpu if here is not None else None)
+        print_findings(found, gpu if here is not None else None, forward_only)
     if not passed(found):
         raise click.exceptions.Exit(1)
 
@@ -83,8 +85,17 @@ def passed(found: Iterable[Finding]) -> bool:
     return any(f.status == "ok" for f in found) and not any(f.status == "failed" for f in found)
 
 
-def print_findings(found: list[Finding], target: Target | None) -> None:
-    """A line for each kind and size, each with its worst config; then every fault."""
+def without_backward(spec: Spec, names: Iterable[str]) -> dict[str, str]:
+    """The kinds of ``names`` that have no backward pass, and what stands against it."""
+    from attngen.plan.backward import lacks_backward
+
+    reasons = {name: lacks_backward(spec.kind(name)) for name in names}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def print_findings(found: list[Finding], target: Target | None, forward_only: Mapping[str, str]) -> None:
+    """A line for each kind and size, each with its worst config; then every fault, and the kinds that are
+    ``forward_only``, with why."""
     columns = ["kind", "B x Sq x Sk", "kernels", "error / allowed", "lse error / allowed", ""]
     rows = []
     for title, case in dict.fromkeys((f.title, f.case) for f in found):
@@ -105,6 +116,8 @@ def print_findings(found: list[Finding], target: Target | None) -> None:
     for f in found:
         if f.status != "ok":
             say(f"{f.status}: {f.title}, {f.case}, {f.config}: {f.fault}", "red" if f.status == "failed" else "yellow")
+    for name, reason in forward_only.items():
+        say(f"{name}: no backward pass: {reason}")
     if target is not None:
         where = f"on {target.name}, in the spec's dtype; the error is relative L2"
     else:
@@ -114,6 +127,8 @@ def print_findings(found: list[Finding], target: Target | None) -> None:
         )
     if any(f.kernel == "select" for f in found):
         where += "; an indexer's is the worst logit's of its bound, a selection's the rows that differ"
+    if any(f.kernel.startswith("backward") for f in found):
+        where += "; a gradient's is relative L2, as a share of what rounding explains"
     kernels = len({(f.kind, f.kernel, f.config) for f in found})
     wrong = sum(f.status == "failed" for f in found)
     say(f"{kernels} kernels, {len(found)} comparisons with the float64 reference: {wrong or 'none'} wrong")

@@ -10,6 +10,7 @@ import torch
 from attngen.config import Config
 from attngen.errors import CallError
 from attngen.op.arguments import MAX_GRID, document_count, length_values, list_values, tiles_in
+from attngen.op.block_lists import turned_lists
 from attngen.op.bound import Bound, compiled_of
 from attngen.op.checks import keywords_of
 from attngen.op.launch import Kept, signature_of
@@ -187,6 +188,7 @@ class KeysLauncher(OfPairs):
         self, call: Call, rows: Rows, wanted: Collection[int] = ()
     ) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
         batch, kv_heads, seq_k, _ = call.k.shape
+        call = self._by_key(call)
         dk, dv, sums = empty_like_rows(call.k), empty_like_rows(call.v), self.sums(call, wanted, seq_k)
         if not call.q.numel():
             return dk.zero_(), dv.zero_(), {n: made.zero_() for n, made in sums.items()}
@@ -195,6 +197,16 @@ class KeysLauncher(OfPairs):
             programs = tiles_in(seq_k, self.tile("BLOCK_N"), self.documents(call)) * kv_heads * batch
             self.launch(programs, self.tensors(call, rows) | results, self.sizes(call))
         return dk, dv, sums
+
+    def _by_key(self, call: Call) -> Call:
+        """The call with the lists of blocks that see each block of keys, in the place of those that queries see."""
+        blocks = self.plan.kind.blocks
+        if blocks is None:
+            return call
+        given = dict(zip(keywords_of(self.plan), call.extras, strict=True))
+        lists = turned_lists(given["block_count"], given["block_index"], -(-call.k.shape[2] // blocks.size))
+        given |= {name: x.contiguous() for name, x in zip(("block_count", "block_index"), lists, strict=True)}
+        return call._replace(extras=tuple(given.values()))
 
 
 class ElementsLauncher(OfPairs):

@@ -10,7 +10,6 @@ import torch
 from attngen import reference
 from attngen.database import Database
 from attngen.errors import NotGeneratedError
-from attngen.op.block_lists import turned_lists
 from attngen.op.checks import keywords_of
 from attngen.op.gradient_launch import Call, Rows, empty_like_rows
 from attngen.op.kernels import Launchers
@@ -54,7 +53,7 @@ class Gradients:
         made: dict[str, Tensor] = {}
         sums: dict[int, Tensor] = {}
         if asked & {"k", "v"} or any(read.along == "key" for read in reads.values()):
-            made["k"], made["v"], by_key = self._kv.at(*sizes)(self._by_key(call), rows, reads)
+            made["k"], made["v"], by_key = self._kv.at(*sizes)(call, rows, reads)
             sums |= by_key
         if "q" in asked or any(read.along in ("none", "query") for read in reads.values()):
             made["q"], by_query = self._q.at(*sizes)(call, rows, reads)
@@ -88,16 +87,6 @@ class Gradients:
         given = {"q": q, "k": k, "v": v, **dict(zip(self._keywords, extras, strict=True))}
         asked = {name for name, want in zip(self.names, wanted, strict=True) if want}
         return self._results({name: self._empty(given, name) for name in asked}, asked, q)
-
-    def _by_key(self, call: Call) -> Call:
-        """The call with the lists of blocks that see each block of keys, in the place of those that queries see."""
-        if self.kind.blocks is None:
-            return call
-        given = dict(zip(self._keywords, call.extras, strict=True))
-        columns = -(-call.k.shape[2] // self.kind.blocks.size)
-        count, index = turned_lists(given["block_count"], given["block_index"], columns)
-        given |= {"block_count": count.contiguous(), "block_index": index.contiguous()}
-        return call._replace(extras=tuple(given.values()))
 
     def _refuse_elements(self, reads: Iterable[Learned]) -> None:
         for read in reads:

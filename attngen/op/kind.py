@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from attngen.database import Database
-from attngen.errors import CallError, NotGeneratedError
+from attngen.errors import CallError, NotGeneratedError, one_of
 from attngen.op.autograd import records_gradients, trained_operator
 from attngen.op.block_lists import block_lists
 from attngen.op.checks import check_tensor, ordered_keywords
 from attngen.op.choose import Chooser, Chosen, target_here
 from attngen.op.register import Implementation, operator, operator_name
 from attngen.plan import ForwardPlan, plan_forward
+from attngen.plan.backward import backward_plans
 from attngen.problem import Problem
 from attngen.source import render
 from attngen.spec.model import Kind
@@ -101,16 +102,30 @@ class KindOp:
         count, index = block_lists(self.kind, keywords["blocks"], q.shape[2], k.shape[2], q.shape[0])
         return rest | {"block_count": count.contiguous(), "block_index": index.contiguous()}
 
-    def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> Chosen:
-        """What would run for these tensors, and where that choice comes from."""
-        return self.chooser(q, k, v)
+    def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, kernel: str = "forward") -> Chosen:
+        """What would run for these tensors, forward or as a kernel of the backward pass, and where that choice comes
+        from."""
+        chooser = self._chooser_of(kernel)
+        return chooser(q, k, v) if kernel == "forward" else chooser.at(chooser.problem(q, k))
 
     def source(self, kernel: str = "forward", *, batch: int = 1, seq: int = 4096) -> str:
-        """The generated code of a kernel, for the config that this machine would run at these sizes."""
-        if kernel != "forward":
-            raise CallError(f"no kernel '{kernel}'; 'forward' is generated")
-        problem = Problem(self.plan.kernel, self.kind.digest(), batch, seq, seq).bucket()
-        return render(self.plan, self.chooser.look_up(problem, target_here()).config).text
+        """The generated code of a kernel, for the config that this machine would run at these sizes: ``forward``, or of
+        the backward pass ``backward_rows``, ``backward_kv``, ``backward_q`` or ``backward_elements``."""
+        chooser = self._chooser_of(kernel)
+        problem = Problem(kernel, self.kind.digest(), batch, seq, seq).bucket()
+        return render(chooser.plan, chooser.look_up(problem, target_here()).config).text
+
+    @cached_property
+    def _backward(self) -> dict[str, Chooser]:
+        """The choosers of a backward pass's kernels, none where there is no such pass."""
+        return {plan.kernel: Chooser(plan, self._db) for plan in backward_plans(self.kind)}
+
+    def _chooser_of(self, kernel: str) -> Chooser:
+        if kernel == self.plan.kernel:
+            return self.chooser
+        if kernel not in self._backward:
+            raise CallError(f"no kernel '{kernel}'; {one_of([self.plan.kernel, *self._backward])} would be right")
+        return self._backward[kernel]
 
     def __repr__(self) -> str:
         return f"<attngen op {self._spec}.{self.kind.name}>"

@@ -85,7 +85,7 @@ class Gradient:
         """The shares of a read whose place depends on both positions, or on their distance."""
         at = self.positions
         distance = read.along == "distance"
-        for strip in strips(at, launcher.tile("BLOCK_M"), STRIP_BYTES[read.along]):
+        for strip in strips(at, launcher.tile("BLOCK_M"), read.along):
             batch, head, offset = at.of_heads(strip.first_head, strip.heads)
             names = {"b": batch, "h": head}
             columns = at.seq_k + strip.queries - 1 if distance else at.seq_k
@@ -102,9 +102,9 @@ class Gradient:
         return self._sum.to(self.argument.dtype)
 
 
-def strips(at: Positions, block: int, most_bytes: int) -> Iterator[Strip]:
-    """All heads and queries in strips of no more bytes than that, or of one tile of one head."""
-    elements = most_bytes // 8  # half for the keys of each query, half for the distances that queries add
+def strips(at: Positions, block: int, along: str) -> Iterator[Strip]:
+    """All heads and queries in strips of no more bytes than a read may take, or of one tile of one head."""
+    elements = STRIP_BYTES[along] // 8  # half for the keys of each query, half for the distances that queries add
     fitting = min(elements // max(at.seq_k, 1), isqrt(elements), at.seq_q)
     queries = max(-(-fitting // block), 1) * block
     heads = max(2 * elements // (queries * (at.seq_k + queries)), 1)

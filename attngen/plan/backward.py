@@ -76,12 +76,25 @@ def plan_backward(kind: Kind) -> BackwardPlans:
     )
 
 
+def backward_plans(kind: Kind) -> tuple[BackwardPlan, ...]:
+    """The same, none for kinds that have no backward pass."""
+    return () if lacks_backward(kind) else tuple(plan_backward(kind))
+
+
 def why_no_backward(kind: Kind) -> str | None:
-    """Why a kind has no backward pass; None where it has one."""
+    """Why a kind has no backward pass, and what to do about it; None where it has one."""
+    reason = lacks_backward(kind)
+    if reason is None:
+        return None
+    if kind.quantised and kind.select is None and not kind.branches:
+        return f"{reason}, and has no backward pass; train in bfloat16 or float16"
+    return f"{reason}, and has no backward pass yet; call it under torch.no_grad()"
+
+
+def lacks_backward(kind: Kind) -> str | None:
+    """What of a kind stands against a backward pass; None where it has one."""
     if kind.select is not None:
-        return "selects keys, and has no backward pass yet; call it under torch.no_grad()"
+        return "selects keys"
     if kind.branches:
-        return "is in branches, and has no backward pass yet; call it under torch.no_grad()"
-    if kind.quantised:
-        return f"is in {kind.dtype}, and has no backward pass; train in bfloat16 or float16"
-    return None
+        return "is in branches"
+    return f"is in {kind.dtype}" if kind.quantised else None

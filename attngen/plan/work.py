@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from attngen.config import Config
+from attngen.plan.attention import AttentionPlan
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.keys import Dilation
+from attngen.plan.keys import Dilation, Interval
 from attngen.plan.numbers import Values, evaluate
 from attngen.problem import Problem
 from attngen.spec.model import Compress, Kind
@@ -116,7 +117,7 @@ def tile_work(plan: ForwardPlan, config: Config, problem: Problem) -> TileWork:
 
 
 def tiles_of(
-    plan: ForwardPlan, seq_q: int, seq_k: int, block_q: int, block_n: int, split_masks: bool = True
+    plan: AttentionPlan, seq_q: int, seq_k: int, block_q: int, block_n: int, split_masks: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """Masked and unmasked key tiles of every query tile, as the kernel's loops visit them."""
     offset = first_position(plan.kind, seq_q, seq_k)
@@ -128,21 +129,28 @@ def tiles_of(
         "key_end": seq_k,
         "prefix": seq_k // 2,
     }
-    masked = np.zeros(len(starts), dtype=np.int64)
-    full = np.zeros(len(starts), dtype=np.int64)
-    covered = np.zeros(len(starts), dtype=np.int64)
-    for n, loop in enumerate(plan.loops):
-        first = np.broadcast_to(evaluate(loop.outer_first, values), starts.shape)
+    return count_tiles(plan.loops, values, len(starts), block_n, split_masks)
+
+
+def count_tiles(
+    loops: tuple[Interval, ...], values: Values, programs: int, step: int, split_masks: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Masked and unmasked tiles of ``step`` that each program's loops go over, at the ``values`` of its tile."""
+    masked = np.zeros(programs, dtype=np.int64)
+    full = np.zeros(programs, dtype=np.int64)
+    covered = np.zeros(programs, dtype=np.int64)
+    for n, loop in enumerate(loops):
+        first = np.broadcast_to(evaluate(loop.outer_first, values), covered.shape)
         if n:
             first = np.maximum(first, covered)
-        tiles = -(-np.maximum(evaluate(loop.outer_end, values) - first, 0) // block_n)
+        tiles = -(-np.maximum(evaluate(loop.outer_end, values) - first, 0) // step)
         whole = np.zeros_like(tiles)
         if split_masks and loop.inner_first is not None and loop.inner_end is not None:
-            lead = -(-np.maximum(evaluate(loop.inner_first, values) - first, 0) // block_n)
-            whole = np.maximum(evaluate(loop.inner_end, values) - (first + lead * block_n), 0) // block_n
+            lead = -(-np.maximum(evaluate(loop.inner_first, values) - first, 0) // step)
+            whole = np.maximum(evaluate(loop.inner_end, values) - (first + lead * step), 0) // step
         masked += tiles - whole
         full += whole
-        covered = first + tiles * block_n
+        covered = first + tiles * step
     return masked, full
 
 

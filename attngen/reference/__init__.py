@@ -3,6 +3,7 @@
 attention      softmax(score(q k^T)) v over the keys that each query sees
 gradients      of attention, for every input that has one
 gradient_sizes what errors of their factors may make of them
+learned_shares what each pair adds to the gradient of what a score reads
 visible        which keys those are
 listed         which keys a list holds
 index_scores   a lightning indexer's score of every key for every query
@@ -18,7 +19,7 @@ keys_of_blocks lists of blocks as lists of their keys
 
 from attngen.reference.attend import attention, dequantised, listed, scored, visible
 from attngen.reference.blocks import block_bounds, keys_of_blocks, mean_keys, mean_scores, paid_scores, select_blocks
-from attngen.reference.gradients import gradient_sizes, gradients
+from attngen.reference.gradients import gradient_sizes, gradients, learned_shares
 from attngen.reference.select import index_scores, key_bounds, select_keys
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "index_scores",
     "key_bounds",
     "keys_of_blocks",
+    "learned_shares",
     "listed",
     "mean_keys",
     "mean_scores",

@@ -33,7 +33,7 @@ def gradients(
     dlse is of no account. Returns float64 of the inputs' shapes, by name: q, k, v, and the arguments that a score
     learns (sink, alibi_slopes, tensors of its expression).
     """
-    return _backward(kind, dout, dlse, q, k, v, None, **given)
+    return _backward(kind, dout, dlse, q, k, v, None, {}, **given)
 
 
 def gradient_sizes(
@@ -53,7 +53,24 @@ def gradient_sizes(
     ``least`` is added to the weight of every key that is seen: below that, errors are no longer relative; ``rough`` to
     every derivative of a score, for what is lost of 1 - tanh(s) ** 2.
     """
-    return _backward(kind, dout, dlse, q, k, v, (least, rough), **given)
+    return _backward(kind, dout, dlse, q, k, v, (least, rough), {}, **given)
+
+
+def learned_shares(
+    kind: Kind,
+    dout: torch.Tensor,
+    dlse: torch.Tensor | None,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    **given: Any,
+) -> dict[int, torch.Tensor]:
+    """What each pair adds to the gradient of the element that a learned read reads there: (batch, heads, seq_q, seq_k)
+    float64 by the read's number, 0 where the key is hidden. For small sizes."""
+    shape = (*q.shape[:3], k.shape[2])
+    shares = {read.index: torch.zeros(shape, dtype=torch.float64, device=q.device) for read in learned_reads(kind)}
+    _backward(kind, dout, dlse, q, k, v, None, shares, **given)
+    return shares
 
 
 def _backward(
@@ -64,6 +81,7 @@ def _backward(
     k: torch.Tensor,
     v: torch.Tensor,
     sizes: tuple[float, float] | None,
+    kept: dict[int, torch.Tensor],
     *,
     sink: torch.Tensor | None = None,
     alibi_slopes: torch.Tensor | None = None,
@@ -76,7 +94,8 @@ def _backward(
     block_index: torch.Tensor | None = None,
     **named: Any,
 ) -> dict[str, torch.Tensor]:
-    """Gradients, or their sizes, for which every factor is its absolute value and differences are sums."""
+    """Gradients, or their sizes, for which every factor is its absolute value and differences are sums; the shares of
+    the learned reads that are ``kept`` go there too."""
     heads, group = q.shape[1], kind.heads.group
     signed = sizes is None
     least, rough = sizes or (0.0, 0.0)
@@ -97,6 +116,8 @@ def _backward(
 
     def add(read: Learned, at: dict[str, Any], ds: torch.Tensor) -> None:
         shares = times(ds, read.factor, at)
+        if read.index in kept:
+            kept[read.index][b, h, rows] = shares
         places = [
             evaluate(index, at, arguments).clamp(0, size - 1).expand(shares.shape)
             for index, size in zip(read.read.indices, made[read.argument].shape, strict=True)

@@ -24,3 +24,8 @@ def _word(name: str, value: Value) -> str:
     if isinstance(value, str):
         return value
     return "" if value is None or (value == 1 and name not in _ALWAYS) else f"{name}={value}"
+
+
+def titled(kind: str, kernel: str) -> str:
+    """A kind, and which of its kernels where it has several."""
+    return kind if kernel == "forward" else f"{kind} {kernel}"

@@ -18,7 +18,7 @@ from attngen.target import Target
 
 
 def page(rows: list[Tuning], target: Target, spec: Spec | None = None) -> str:
-    """The page for ``rows``, a section for each kind."""
+    """The page for ``rows``, a section for each kernel of a kind."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(resource_dir("templates") / "report"),
         undefined=jinja2.StrictUndefined,
@@ -29,7 +29,7 @@ def page(rows: list[Tuning], target: Target, spec: Spec | None = None) -> str:
     return environment.get_template("tunings.html").render(
         title=f"{name} on {target.name}",
         subtitle=_limits(target),
-        sections=[_section(list(group), spec) for _, group in groupby(rows, key=lambda row: (row.spec, row.kind))],
+        sections=[_section(list(group), spec) for _, group in groupby(rows, key=lambda row: (row.spec, row.title))],
         footer=f"attngen {attngen.__version__}; the roofline is the longest of the times that matrix products, memory "
         "and exponentials need at least.",
     )
@@ -51,7 +51,7 @@ def _section(rows: list[Tuning], spec: Spec | None) -> dict[str, Any]:
             f"layers {layers.compressed(layers.layers_of(spec, kind.name))}; query i sees key j when "
             f"{layers.sees(kind)}; {layers.heads(kind)} heads, head_dim {layers.head_dim(kind)}, {kind.dtype}"
         )
-    title = first.kind if spec is not None else f"{first.spec}: {first.kind}"
+    title = first.title if spec is not None else f"{first.spec}: {first.title}"
     return {"title": title, "subtitle": subtitle, "rows": [_cells(row) for row in rows]}
 
 

@@ -13,9 +13,11 @@ from attngen.database.ranking import best_first, provenance
 from attngen.database.shipped import shipped_trials
 from attngen.errors import NotGeneratedError
 from attngen.plan import ForwardPlan, plan_forward
+from attngen.plan.backward import backward_plans
 from attngen.plan.kernels import attended_whole
 from attngen.problem import Problem
-from attngen.report.work import work_of
+from attngen.report.configs import titled
+from attngen.report.work import Work, kernel_work_of, work_of
 from attngen.source import template_digest
 from attngen.spec.model import Kind, Spec
 from attngen.target import TARGETS, Target, get_target
@@ -41,6 +43,10 @@ class Tuning:
     @property
     def config(self) -> Config:
         return self.best.config
+
+    @property
+    def title(self) -> str:
+        return titled(self.kind, self.problem.kernel)
 
     @property
     def origin(self) -> str:
@@ -117,6 +123,16 @@ def _plans(kinds: Sequence[Kind]) -> dict[str, ForwardPlan]:
     return plans
 
 
+def _work(plan: ForwardPlan, problem: Problem, target: Target) -> Work | None:
+    """Of the forward kernel, or of one of the backward pass; of others, and of a strip of single elements, nothing is
+    counted."""
+    sizes = (problem.batch, problem.seq_q, problem.seq_k, target)
+    if problem.kernel == "forward":
+        return work_of(plan, *sizes)
+    kernels = {one.kernel: one for one in backward_plans(plan.kind) if one.kernel != "backward_elements"}
+    return kernel_work_of(kernels[problem.kernel], *sizes) if problem.kernel in kernels else None
+
+
 def _row(spec: Spec | None, target: Target, trials: Sequence[Trial], plan: ForwardPlan | None) -> Tuning | None:
     """The row of one problem's trials; None when nothing that was tried worked."""
     triton = current_versions().triton
@@ -128,9 +144,10 @@ def _row(spec: Spec | None, target: Target, trials: Sequence[Trial], plan: Forwa
     shipped = any(best is trial for trial in shipped_trials(target.name))
     words = provenance(best, problem, target, shipped=shipped, template=template, triton=triton)
     if plan is None or spec is None:
-        of_several = "" if problem.kernel == "forward" else f" {problem.kernel}"
-        return Tuning(best.spec, f"{best.kind}{of_several}", best, len(trials), words)
-    work = work_of(plan, problem.batch, problem.seq_q, problem.seq_k, target)
+        return Tuning(best.spec, best.kind, best, len(trials), words)
+    work = _work(plan, problem, target)
+    if work is None:
+        return Tuning(spec.name, plan.kind.name, best, len(trials), words)
     return Tuning(
         spec.name,
         plan.kind.name,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from attngen.plan.forward import ForwardPlan
+from attngen.plan.backward import BackwardPlan
+from attngen.plan.backward_work import backward_bytes, backward_flops, kernel_bytes, kernel_flops
+from attngen.plan.forward import ForwardPlan, plan_forward
 from attngen.plan.work import compulsory_bytes, useful_flops, visible_pairs
 from attngen.problem import Problem
 from attngen.report.quantities import digits, duration, quantity
@@ -63,14 +65,34 @@ class Work:
 
 def work_of(plan: ForwardPlan, batch: int, seq_q: int, seq_k: int, target: Target) -> Work:
     """The work of one forward call."""
+    problem = Problem("forward", plan.kind.digest(), batch, seq_q, seq_k)
+    return _work(plan, problem, useful_flops(plan, problem), compulsory_bytes(plan, problem), target)
+
+
+def backward_work_of(plan: ForwardPlan, batch: int, seq_q: int, seq_k: int, target: Target) -> Work:
+    """The work of the backward pass of a forward call: the gradients of q, k and v, each weight computed once more."""
+    problem = Problem("forward", plan.kind.digest(), batch, seq_q, seq_k)
+    return _work(plan, problem, backward_flops(plan, problem), backward_bytes(plan, problem), target)
+
+
+def kernel_work_of(plan: BackwardPlan, batch: int, seq_q: int, seq_k: int, target: Target) -> Work:
+    """The work of one kernel of a backward pass, its share of the operations as ``plan.backward_work`` says."""
+    forward = plan_forward(plan.kind)
+    problem = Problem(plan.kernel, plan.kind.digest(), batch, seq_q, seq_k)
+    flops, moved = kernel_flops(plan, forward, problem), kernel_bytes(plan, problem)
+    return _work(forward, problem, flops, moved, target, weights=plan.kernel != "backward_rows")
+
+
+def _work(
+    plan: ForwardPlan, problem: Problem, flops: float, moved: float, target: Target, weights: bool = True
+) -> Work:
+    """``weights`` says whether a weight of every visible pair is computed."""
     kind = plan.kind
-    problem = Problem("forward", kind.digest(), batch, seq_q, seq_k)
-    pairs = visible_pairs(plan, seq_q, seq_k)
-    flops, moved = useful_flops(plan, problem), compulsory_bytes(plan, problem)
-    exps = float(batch * kind.heads.query * pairs)
+    pairs = visible_pairs(plan, problem.seq_q, problem.seq_k)
+    exps = float(problem.batch * kind.heads.query * pairs) if weights else 0.0
     return Work(
         pairs=pairs,
-        all_pairs=seq_q * seq_k,
+        all_pairs=problem.seq_q * problem.seq_k,
         flops=flops,
         bytes=moved,
         exps=exps,

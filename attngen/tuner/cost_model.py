@@ -66,7 +66,7 @@ def estimate_ms(
 
 
 def residency(plan: ForwardPlan, config: Config, target: Target, compiled: Compiled | None) -> Residency:
-    """Programs that one SM holds at once, limited by shared memory, registers and threads."""
+    """Programs that one SM holds at once."""
     if config.get("schedule") == "hopper_window":
         warps, shared = 4 * int(config["WARPGROUPS"] or 1), shared_bytes(plan, config, target)
         held = int(config["maxnreg"] or target.registers_per_thread) * warps * target.warp_size
@@ -77,6 +77,12 @@ def residency(plan: ForwardPlan, config: Config, target: Target, compiled: Compi
     threads = warps * target.warp_size
     shared = compiled.shared if compiled is not None else shared_bytes(plan, config, target)
     registers = compiled.registers if compiled is not None else _registers_guess(plan, config, threads)
+    return shared_residency(warps, shared, registers, target)
+
+
+def shared_residency(warps: int, shared: int, registers: int, target: Target) -> Residency:
+    """Programs that an SM holds, limited by shared memory, registers and threads."""
+    threads = warps * target.warp_size
     programs = min(
         target.shared_per_sm // (shared + BARRIER_BYTES),
         target.registers_per_sm // (-(-max(registers, 24) // 8) * 8 * threads),
@@ -106,15 +112,36 @@ def _compute_seconds(plan: ForwardPlan, config: Config, target: Target, work: Ti
     vector = (scores * (SOFTMAX_OPS + masking * masked) + rescaling) / (LANES * target.clock)
     softmax = max(exponentials, vector) + 0.5 * min(exponentials, vector)
 
-    others = resident.programs * resident.warps / 4 - 1  # groups of four warps that can fill a gap
-    overlap = PIPELINED if config.get("schedule") == "hopper" else others / (others + 1)
+    piped = PIPELINED if config.get("schedule") == "hopper" else None
+    costs = TileCosts(products, softmax, WAIT_SECONDS / int(config["num_stages"] or 1) ** 2, _start_seconds(config))
+    return spread_seconds(costs, work, resident, target, piped)
+
+
+@dataclass(frozen=True)
+class TileCosts:
+    """Seconds of an SM that has nothing else to do: of one tile, and to begin and end a program."""
+
+    products: float
+    softmax: float
+    waiting: float
+    start: float
+
+
+def spread_seconds(
+    costs: TileCosts, work: TileWork, resident: Residency, target: Target, overlap: float | None = None
+) -> float:
+    """Of all programs, over the chip. ``overlap`` is the share of products and softmax that are done at once; other
+    warps of an SM make for it where a schedule does not."""
+    if overlap is None:
+        others = resident.programs * resident.warps / 4 - 1  # groups of four warps that can fill a gap
+        overlap = others / (others + 1)
+    tiles = max(1, work.tiles_masked + work.tiles_full)
+    products, softmax = costs.products, costs.softmax
     tile = max(products, softmax) + (1 - overlap) * min(products, softmax)
-    waiting = WAIT_SECONDS / int(config["num_stages"] or 1) ** 2
-    start = _start_seconds(config)
-    per_program = start + waiting * tiles / work.programs
+    per_program = costs.start + costs.waiting * tiles / work.programs
 
     busy = tiles * tile / target.sms + work.programs * per_program / (target.sms * resident.programs)
-    alone = work.longest * (products + softmax + waiting) + start
+    alone = work.longest * (products + softmax + costs.waiting) + costs.start
     waves = work.programs / (target.sms * resident.programs)
     equal = work.longest * work.programs <= 1.2 * tiles
     uneven = math.ceil(waves) / waves if equal else 1.0 + 0.5 / max(waves, 0.5)
@@ -134,9 +161,13 @@ def _matrix_share(config: Config, target: Target) -> float:
     """Share of the matrix units' rate that a tile shape reaches."""
     if is_gluon(config):
         return 1.0  # the target's rate is measured, and so near do asynchronous products come
-    block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
-    rows = min(1.0, block_m / 64) if target.arch in (90, 100) else min(1.0, block_m / 32)
-    return 0.9 * (0.5 + 0.5 * rows) * (block_n / (block_n + 8))
+    return triton_matrix_share(int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0), target)
+
+
+def triton_matrix_share(rows: int, columns: int, target: Target) -> float:
+    """The same of a product of so many rows and columns, as Triton makes it."""
+    filled = min(1.0, rows / 64) if target.arch in (90, 100) else min(1.0, rows / 32)
+    return 0.9 * (0.5 + 0.5 * filled) * (columns / (columns + 8))
 
 
 def _l2_bytes(plan: ForwardPlan, config: Config, work: TileWork) -> float:

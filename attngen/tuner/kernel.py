@@ -7,6 +7,7 @@ from typing import Any
 
 from attngen.config import Config
 from attngen.plan import Plan
+from attngen.plan.backward import BackwardPlan
 from attngen.problem import Problem
 from attngen.target import Target
 from attngen.tuner.bench import Compiled, Failure, Kernel, Timing
@@ -84,6 +85,9 @@ class KernelBench:
 def checks_of(plan: Plan, problem: Problem, device: str = "cuda") -> Any:
     """Inputs of a kernel's problem, and ``find_fault``, which says what is wrong with a candidate's answers."""
     from attngen.tuner.checks import Checks
+    from attngen.tuner.gradient_checks import GradientChecks
     from attngen.tuner.sparse_checks import CHECKS
 
+    if isinstance(plan, BackwardPlan):
+        return GradientChecks(plan, problem, device)
     return CHECKS[plan.kernel](plan, problem, device) if plan.kernel in CHECKS else Checks(plan.kind, problem, device)

@@ -13,9 +13,11 @@ from attngen.database.ranking import Templates, no_templates
 from attngen.database.trial import Origin
 from attngen.errors import UsageError
 from attngen.plan import Plan
+from attngen.plan.backward import BackwardPlan
 from attngen.plan.forward import ForwardPlan
 from attngen.problem import Problem
 from attngen.target import Target, detect
+from attngen.tuner.backward_cost import estimate_backward_ms
 from attngen.tuner.bench import Bench, Compiled
 from attngen.tuner.cost_model import estimate_ms
 from attngen.tuner.search import Parameter
@@ -43,7 +45,7 @@ class Task:
 
 def task_for(plan: Plan, problem: Problem, target: Target, *, spec: str = "") -> Task:
     """The job of tuning a kernel: measured where this machine has that GPU, else by the cost model, which knows the
-    forward kernel alone: UsageError for others."""
+    kernels of attention to every key, forward and backward: UsageError for others."""
     from attngen.plan.space import default_config, enumerate_configs, forward_space
     from attngen.source import template_digest
     from attngen.tuner.kernel import KernelBench
@@ -52,11 +54,13 @@ def task_for(plan: Plan, problem: Problem, target: Target, *, spec: str = "") ->
     measured = here is not None and here.name == target.name
     if isinstance(plan, ForwardPlan):
         estimate = partial(estimate_ms, plan, problem=problem, target=target)
+    elif isinstance(plan, BackwardPlan):
+        estimate = partial(estimate_backward_ms, plan, problem=problem, target=target)
     elif measured:
         estimate = partial(_rank, default_config(plan, target, problem))
     else:
         raise UsageError(
-            f"the cost model knows the forward kernel; the {plan.kernel} kernel is tuned on {target.name} itself"
+            f"the cost model knows attention to every key; the {plan.kernel} kernel is tuned on {target.name} itself"
         )
     return Task(
         problem=problem,

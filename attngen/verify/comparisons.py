@@ -19,6 +19,7 @@ from attngen.inputs_sparse import (
 )
 from attngen.op.quantise import quantise_in_torch
 from attngen.plan import Plan
+from attngen.plan.backward import BackwardPlan
 from attngen.plan.block_select import BlockSelectPlan
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.gated import GatedPlan
@@ -34,6 +35,7 @@ from attngen.verify.block_lists import block_scores, list_fault
 from attngen.verify.bounds import element_bound, logits_bound, lse_bound
 from attngen.verify.cases import INTERPRETED_KV_HEADS, Case
 from attngen.verify.finding import Finding, failed
+from attngen.verify.gradients import BackwardPass, answers, kernel_inputs, last_strip, named_results
 from attngen.verify.judge import Answer, judge, l2_error, worst_share
 
 ALLOWED = 1.1  # times the error of plain PyTorch in the same dtype
@@ -55,11 +57,36 @@ def comparison(plan: Plan, case: Case, interpret: bool) -> Comparison:
 
 
 def _forward(plan: ForwardPlan, case: Case, interpret: bool) -> Comparison:
-    kind = plan.kind
+    inputs = _call(plan.kind, case, interpret)
+    return _attention(plan.kind, inputs, inputs, interpret)
+
+
+def _call(kind: Kind, case: Case, interpret: bool) -> dict[str, Any]:
+    """Keywords of a forward call."""
     kv = min(kind.heads.kv, INTERPRETED_KV_HEADS)
     heads = (kv * kind.heads.group, kv) if interpret else None
-    inputs = case.inputs(kind, _device(interpret), heads)
-    return _attention(kind, inputs, inputs, interpret)
+    return case.inputs(kind, _device(interpret), heads)
+
+
+def _backward(plan: BackwardPlan, case: Case, interpret: bool) -> Comparison:
+    """Every result of one kernel, given what the reference makes of the kernels before it, lse's gradient too."""
+    given = _call(plan.kind, case, interpret)
+    out, lse = reference.attention(plan.kind, **given)
+    one = BackwardPass.of(plan.kind, given, (out.to(given["q"].dtype), lse.float()), of_lse=True, seed=case.seq_q)
+    compared = one
+    if plan.kernel == "backward_elements":
+        strip = last_strip(one)
+        compared = one.cut(slice(strip.first_query, strip.first_query + strip.queries))
+    right = answers(plan, compared)
+
+    def verdict(base: Finding, result: Any) -> Finding:
+        found = named_results(plan, result)
+        shares = {name: share(found[name]) for name, share in right.items()}
+        name = max(shares, key=lambda name: shares[name])
+        base = replace(base, error=shares[name], allowed=1.0)
+        return base if base.error <= 1.0 else failed(base, f"{name}: the error is larger than rounding explains")
+
+    return Comparison(kernel_inputs(plan, one), verdict)
 
 
 def _gathered(plan: GatheredPlan, case: Case, interpret: bool) -> Comparison:
@@ -186,6 +213,10 @@ def _device(interpret: bool) -> str:
 
 
 COMPARISONS: dict[str, Callable[[Any, Case, bool], Comparison]] = {
+    "backward_elements": _backward,
+    "backward_kv": _backward,
+    "backward_q": _backward,
+    "backward_rows": _backward,
     "block_select": _block_select,
     "forward": _forward,
     "gated": _gated,

@@ -11,6 +11,7 @@ from attngen.database import Database
 from attngen.op.choose import Chooser
 from attngen.op.kernels import launcher_of
 from attngen.plan import Plan
+from attngen.plan.backward import backward_plans
 from attngen.plan.boxes import is_gluon
 from attngen.plan.indexer import IndexerPlan
 from attngen.plan.kernels import launched_plans
@@ -35,15 +36,15 @@ def verify_kinds(
     interpret: bool = False,
     make_kernel: MakeKernel = launcher_of,
 ) -> Iterator[Finding]:
-    """A finding for each kind, kernel, case and config, as they are made.
+    """A finding for each kind, kernel, case and config, as they are made; the backward pass after the forward one.
 
     On the GPU at the kind's own dtype and heads; with ``interpret``, on the CPU in float16 or FP8, with windows and
     lists cut short and few heads, in a process that was started with TRITON_INTERPRET=1. NotGeneratedError before
     anything else for a kind that no kernel is made of yet.
     """
-    kernels = [(kind, launched_plans(kind, target)) for kind in kinds]
+    kernels = [(kind, _plans(kind, target)) for kind in kinds]
     for kind, plans in kernels:
-        smaller = launched_plans(shortened(kind), target) if interpret else plans
+        smaller = _plans(shortened(kind), target) if interpret else plans
         for plan, small in zip(plans, smaller, strict=True):
             if interpret and isinstance(small, IndexerPlan) and small.dtype == "bfloat16":
                 small = replace(small, dtype="float16")  # which the interpreter multiplies right
@@ -53,6 +54,10 @@ def verify_kinds(
                 compared = comparison(small, case, interpret)
                 for config in configs:
                     yield _verify_config(small, case, config, compared, make_kernel)
+
+
+def _plans(kind: Kind, target: Target) -> tuple[Plan, ...]:
+    return (*launched_plans(kind, target), *backward_plans(kind))
 
 
 def _in_use(plan: Plan, target: Target, db: Database | str | None, seqs: tuple[int, ...], interpret: bool) -> Config:

@@ -7,6 +7,7 @@ import pytest
 from attngen.bench.cases import matching, spec_cases, suite_cases
 from attngen.errors import UsageError
 from attngen.plan import plan_forward
+from attngen.plan.backward import plan_backward
 from attngen.resources import resource_dir
 from attngen.spec import load_spec, parse_spec
 
@@ -42,7 +43,8 @@ def test_other_sizes():
     cases = suite_cases("dense", seqs=(4096,))
     assert len(cases) == 4 and {(c.batch, c.seq) for c in cases} == {(4, 4096)}
     assert {c.batch for c in suite_cases("window", batch=1)} == {1}
-    assert len(suite_cases("all", seqs=(4096,))) == 4 + 2 + 4 + 2 + 19
+    assert len(suite_cases("all", seqs=(4096,))) == 4 + 2 + 4 + 2 + 6 + 4 + 19
+    assert all(c.backward for c in suite_cases("backward", batch=1))
 
 
 def test_blocks_are_of_the_examples():
@@ -62,6 +64,23 @@ def test_wide_heads():
     assert all(c.kind.causal and plan_forward(c.kind) for c in cases)
 
 
+def test_backward_cases():
+    """Those that peers publish, of kinds whose forward pass is measured too, but for one; windows are the same."""
+    cases = suite_cases("backward")
+    assert [(c.name, c.batch, c.kind.heads.query, c.kind.heads.kv) for c in cases[:6]] == [
+        ("D64 full S8192", 2, 32, 32),
+        ("D64 causal S8192", 2, 32, 32),
+        ("D128 full S8192", 2, 16, 16),
+        ("D128 causal S8192", 2, 16, 16),
+        ("D128 causal, 32 over 8 heads S8192", 1, 32, 8),
+        ("D256 causal S8192", 2, 8, 4),
+    ]
+    assert [(c.name, c.kind, c.batch, c.seq) for c in cases[6:]] == [
+        (c.name, c.kind, c.batch, c.seq) for c in suite_cases("window")
+    ]
+    assert all(c.backward and plan_backward(c.kind) for c in cases)
+
+
 def test_fp8_stands_beside_bfloat16_of_the_same_shape():
     eight, sixteen = suite_cases("fp8")
     assert [(c.name, c.batch, c.seq, c.kind.dtype) for c in (eight, sixteen)] == [
@@ -74,6 +93,7 @@ def test_fp8_stands_beside_bfloat16_of_the_same_shape():
 
 def test_all_is_every_suite():
     counts = {"dense-forward": 12, "wide-forward": 2, "window-forward": 4, "fp8-forward": 2}
+    counts |= {"dense-backward": 6, "window-backward": 4}
     counts |= {"indexer": 4, "indexer-select": 4, "gathered": 6, "blocks": 5}
     assert [c.suite for c in suite_cases("all")] == [suite for suite, count in counts.items() for _ in range(count)]
     names = [(c.suite, c.name) for c in suite_cases("all")]
@@ -82,7 +102,7 @@ def test_all_is_every_suite():
 
 def test_cases_by_part_of_their_names():
     cases = suite_cases("all")
-    assert [c.name for c in matching(cases, ["d256", "gpt"])] == ["D256 causal S8192", "GPT-OSS S16384"]
+    assert [c.name for c in matching(cases, ["d256", "gpt"])] == ["D256 causal S8192", "GPT-OSS S16384"] * 2
     assert matching(cases, ["window-forward"]) == suite_cases("window") and matching(cases, []) == cases
     with pytest.raises(UsageError, match="no case matches 'D96'; there are D64 full S2048, "):
         matching(cases, ["D128", "D96"])
@@ -92,3 +112,5 @@ def test_the_kinds_of_a_spec():
     spec = parse_spec("{name: x, heads: 2, head_dim: 64, kinds: {a: {}, b: {causal: true}}, pattern: AB}")
     cases = spec_cases(spec, spec.kinds, [(2, 128), (1, 256)])
     assert [(c.suite, c.name) for c in cases][:2] == [("x", "a B2 S128"), ("x", "a B1 S256")] and len(cases) == 4
+    backward = spec_cases(spec, spec.kinds, [(2, 128)], backward=True)
+    assert [(c.name, c.backward) for c in backward] == [("a backward B2 S128", True), ("b backward B2 S128", True)]

@@ -141,7 +141,8 @@ def test_fp8_is_for_those_who_take_it(monkeypatch):
 def test_choosing_peers():
     assert [peer.name for peer in chosen("sdpa, flex,sdpa", PEERS)] == ["sdpa", "flex"]
     assert chosen("none", PEERS) == []
-    assert [peer.name for peer in chosen("all", PEERS)] == ["sdpa", "cudnn", "fa2", "flex", "fa3", "fa4"]
+    every = ["sdpa", "cudnn", "fa2", "flex", "fa3", "fa4", "fa4-deterministic"]
+    assert [peer.name for peer in chosen("all", PEERS)] == every
     with pytest.raises(UsageError, match="did you mean 'cudnn'"):
         chosen("cudn", PEERS)
 

@@ -26,6 +26,8 @@ def cpu_bench(monkeypatch):
     monkeypatch.setattr(bench_command, "gpu_bench", lambda db: (bench, "a CPU"))
     monkeypatch.setitem(PEERS, "fa3", Peer("fa3", "FA3", None, "no_such_fa3"))
     monkeypatch.setitem(PEERS, "fa4", Peer("fa4", "FA4", None, "no_such_package.fa4"))
+    ordered = Peer("fa4-deterministic", "FA4 deterministic", None, "no_such_package.fa4", only_backward=True)
+    monkeypatch.setitem(PEERS, "fa4-deterministic", ordered)
     monkeypatch.setitem(PEERS, "flex", Peer("flex", "FlexAttention", broken))  # else compiled, which takes long
     return bench
 
@@ -85,6 +87,26 @@ def test_every_system_is_named(attngen, tiny, cpu_bench, tmp_path):
     assert list(rows) == ["attngen", "sdpa", "cudnn", "fa2", "flex"]
     assert rows["sdpa"]["ms"] is None and rows["sdpa"]["note"] == "SDPA has no window"
     assert rows["flex"]["ms"] is None and rows["flex"]["note"] == "RuntimeError: out of luck"
+
+
+def test_the_backward_pass(attngen, small, cpu_bench, tmp_path):
+    """SDPA's gradients beside ours; rows of kernels that are not one name their configs by kernel."""
+    options = ["--seq", 16, "--batch", 1, "--against", "sdpa,fa4-deterministic", "--backward", "--cases", "causal"]
+    result = attngen("bench", small, *options, "--json", "r.json")
+    assert result.exit_code == 0, result.output
+    assert "causal backward B1 S16: batch 1, 16 x 16" in result.stdout
+    assert rows_of(tmp_path / "r.json") == [
+        ("causal backward B1 S16", "attngen", 1.0),
+        ("causal backward B1 S16", "sdpa", 2.0),
+    ]
+    ours, _ = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert list(ours["config"]) == ["backward_rows", "backward_kv", "backward_q"]
+    assert ours["provenance"].startswith("backward_rows: default for h100")
+
+
+def test_a_suite_says_which_pass_it_is_of(attngen, cpu_bench):
+    result = attngen("bench", "--suite", "dense", "--backward")
+    assert result.exit_code == 2 and "--backward is for a SPEC; the cases of --suite backward are" in result.stderr
 
 
 def test_json_alone(attngen, tiny, cpu_bench):

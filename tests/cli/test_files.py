@@ -1,6 +1,7 @@
 """``attngen import``, ``generate``, ``show`` and ``db``: what they write, and what they leave alone."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -103,6 +104,22 @@ def test_show_as_json(attngen, tiny, tuned):
     assert measured["ms"] == 0.02 and 0 < measured["roofline_share"] < 1
     assert measured["config"]["BLOCK_M"] == 64 and "this problem" in measured["provenance"]
     assert len(values["trials"]) == 4
+
+
+def test_show_the_backward_pass(attngen, tiny, tuned):
+    """Its kernels stand by name, each under its own roof; single elements have none."""
+    (first, *_) = tuned.trials()
+    for kernel in ("backward_q", "backward_elements"):
+        problem = replace(first.problem, kernel=kernel)
+        tuned.record(first.replace(problem=problem, source="model", median_ms=0.05, template=""))
+    text = " ".join(attngen("show", tiny).stdout.split())
+    assert "attention backward_q 2 x " in text and "attention backward_elements 2 x " in text
+    rows = {row["kernel"]: row for row in json.loads(attngen("show", tiny, "--json").stdout)["tunings"]}
+    forward = rows["forward"]
+    ratio = rows["backward_q"]["tflops"] * 0.05 / (forward["tflops"] * forward["ms"])
+    assert ratio == pytest.approx(2.5 * 3 / 7 * (first.problem.seq_k / forward["seq_k"]), rel=0.1)
+    assert 0 < rows["backward_q"]["roofline_share"] < 1 and rows["backward_elements"]["tflops"] is None
+    assert "attention backward_q" in attngen("show", "--trials").stdout
 
 
 def test_show_nothing(attngen, tiny):

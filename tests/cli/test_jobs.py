@@ -31,6 +31,21 @@ def test_verify_says_what_was_found(attngen, tiny, monkeypatch, found, status, w
     assert values["ok"] == (status == 0) and len(values["findings"]) == len(found)
 
 
+def test_verify_says_which_kinds_have_no_backward_pass(attngen, tmp_path, monkeypatch):
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "{name: mixed, heads: {query: 4, kv: 2}, head_dim: 32, causal: true, kinds: {dense: {}, sparse: {select: "
+        "{top_k: 16, indexer: {heads: 8, head_dim: 32}}}}, pattern: [dense, sparse]}"
+    )
+    found = [finding(kind="dense"), finding(kind="dense", kernel="backward_kv"), finding(kind="sparse")]
+    monkeypatch.setattr("attngen.verify.interpreted.verify_interpreted", lambda *a, **k: iter(found))
+    text = " ".join(attngen("verify", path).stdout.split())
+    assert "sparse: no backward pass: selects keys" in text and "dense: no backward pass" not in text
+    assert "a gradient's is relative L2" in text and "dense backward_kv" in text
+    values = json.loads(attngen("verify", path, "--json").stdout)
+    assert values["no_backward_pass"] == {"sparse": "selects keys"}
+
+
 def test_tune_by_the_cost_model(attngen, tiny):
     result = attngen("tune", tiny, "--trials", 2, "--workers", 1, "--seq", 256, "--target", "a100")
     assert result.exit_code == 0, result.stderr
@@ -39,6 +54,26 @@ def test_tune_by_the_cost_model(attngen, tiny):
     assert values[0]["known"] == 2 and values[0]["tried"] == 0 and values[0]["ms"] > 0
     shown = json.loads(attngen("show", tiny, "--target", "a100", "--json").stdout)
     assert [row["source"] for row in shown["tunings"]] == ["model"]
+
+
+def test_tune_the_backward_pass(attngen, tiny):
+    """Each of its kernels is a problem of its own, in the database too."""
+    options = ["--backward", "--trials", 1, "--workers", 1, "--seq", 256, "--target", "a100"]
+    values = json.loads(attngen("tune", tiny, *options, "--json").stdout)
+    kernels = ["backward_rows", "backward_kv", "backward_q"]
+    assert [(row["kernel"], row["tried"], row["source"]) for row in values] == [(k, 1, "model") for k in kernels]
+    shown = json.loads(attngen("show", tiny, "--target", "a100", "--json").stdout)["tunings"]
+    assert sorted(row["kernel"] for row in shown) == sorted(kernels)
+    again = json.loads(attngen("db", "import", "-", "--json", stdin=attngen("db", "export").stdout).stdout)
+    assert again == {"found": 3, "new": 0}
+
+
+def test_tuning_a_backward_pass_that_there_is_not_is_refused(attngen, tmp_path):
+    path = tmp_path / "eight.yaml"
+    path.write_text("{name: eight, heads: 2, head_dim: 32, dtype: float8_e4m3}")
+    result = attngen("tune", path, "--backward", "--target", "h100")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "is in float8_e4m3, and has no backward pass" in result.stderr
 
 
 def test_run_is_the_whole_job(attngen, tiny, tmp_path):

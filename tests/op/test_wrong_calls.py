@@ -183,7 +183,11 @@ WRONG = [
     ("layer is a fraction", layer(1.0), "layer 1.0; 'model' has layers 0 to 8"),
     ("layer is external", layer(1), "layer 1 of 'model' is external: it is not attention and has no op"),
     ("unknown kind", lambda attn: attn["plane"], "'model' has no kind 'plane'; did you mean 'plain'?"),
-    ("kernel of its own", lambda attn: attn.plain.source("backward"), "no kernel 'backward'; 'forward' is generated"),
+    (
+        "kernel of its own",
+        lambda attn: attn.plain.source("backward"),
+        "no kernel 'backward'; forward, backward_rows, backward_kv or backward_q would be right",
+    ),
     (
         "no lists",
         call("chosen"),

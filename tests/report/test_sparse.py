@@ -64,4 +64,4 @@ def test_tunings_of_every_kernel_are_shown(tmp_path):
     spec = load_spec(EXAMPLES / "deepseek-v3.2.yaml")
     rows = tunings(open_database(str(tmp_path / "tunings.sqlite")), H100, spec)
     assert {row.problem.kernel for row in rows} == {"indexer", "select", "gathered"}
-    assert all(row.kind.endswith(row.problem.kernel) for row in rows)
+    assert all(row.title == f"{row.kind} {row.problem.kernel}" for row in rows)

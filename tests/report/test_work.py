@@ -4,7 +4,8 @@ import pytest
 
 from attngen.bench.cases import suite_cases
 from attngen.plan import plan_forward
-from attngen.report.work import floor_in_words, work_of
+from attngen.plan.backward import plan_backward
+from attngen.report.work import backward_work_of, floor_in_words, kernel_work_of, work_of
 from attngen.spec import parse_spec
 from attngen.target import get_target
 
@@ -53,3 +54,18 @@ def test_the_least_time_in_words():
 def test_small_head_dims_are_bound_by_exponentials():
     kind = parse_spec("{heads: 8, head_dim: 16}").kinds[0]
     assert work_of(plan_forward(kind), 1, 8192, 8192, H100).bound == "exponentials"
+
+
+def test_the_work_of_a_backward_pass():
+    """D128 causal at 8192, by hand: 2.5 times the forward's 550 GFLOP, of which 4 and 3 of 7 products are the kernels';
+    eight tensors of 134 MB, 2 of float32 rows in the workspace."""
+    case = next(case for case in suite_cases("backward") if case.name == "D128 causal S8192")
+    sizes = (case.batch, case.seq, case.seq, H100)
+    forward, whole = work_of(plan_forward(case.kind), *sizes), backward_work_of(plan_forward(case.kind), *sizes)
+    tensor, row = 2 * 16 * 8192 * 128 * 2, 2 * 16 * 8192 * 4
+    assert whole.flops == 2.5 * forward.flops and whole.exps == forward.exps and whole.bytes == 8 * tensor + row
+    plans = plan_backward(case.kind)
+    kv, q, rows = (kernel_work_of(plan, *sizes) for plan in (plans.kv, plans.q, plans.rows))
+    assert kv.flops == pytest.approx(whole.flops * 4 / 7) and kv.flops + q.flops == pytest.approx(whole.flops)
+    assert (kv.bytes, q.bytes, rows.bytes) == (6 * tensor + 2 * row, 5 * tensor + 2 * row, 2 * tensor + 3 * row)
+    assert (kv.bound, rows.bound, rows.exps) == ("math", "bytes", 0)

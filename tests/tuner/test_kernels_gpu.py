@@ -9,6 +9,7 @@ import torch
 
 from attngen.database import open_database
 from attngen.plan import plan_forward
+from attngen.plan.backward import plan_backward
 from attngen.problem import Problem
 from attngen.spec import parse_spec
 from attngen.target import detect
@@ -50,3 +51,15 @@ def test_a_first_call_finds_the_winner(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["[True]"]
+
+
+@pytest.mark.parametrize("kernel", ["backward_rows", "backward_kv", "backward_q", "backward_elements"])
+def test_kernels_of_a_backward_pass_are_tuned(kernel, tmp_path):
+    """Each is checked against the reference, and none that is tried is wrong."""
+    text = "{heads: {query: 8, kv: 4}, head_dim: 64, causal: true, sink: learned, score: 's + w[i] + u[j] + e[i, j]'}"
+    kind = parse_spec(text).kinds[0]
+    plan = next(plan for plan in plan_backward(kind) if plan.kernel == kernel)
+    db = open_database(str(tmp_path / "tunings.sqlite"))
+    result = tune(plan, Problem(kernel, kind.digest(), 2, 2048, 2048), detect(), db, trials=6)
+    assert result.best is not None and result.best.source == "measured"
+    assert "wrong" not in dict(result.failures)

@@ -24,6 +24,15 @@ def test_generated_kernels_are_right():
     assert {finding.status for finding in found} == {"ok"}
     assert any("pointer" in finding.config for finding in found)
     assert any("descriptor" in finding.config for finding in found)
+    assert {finding.kernel for finding in found} == {"forward", "backward_rows", "backward_kv", "backward_q"}
+
+
+@pytest.mark.slow
+def test_generated_gradients_of_what_scores_read_are_right():
+    text = "{name: reads, heads: {query: 4, kv: 2}, head_dim: 16, score: 's * g[h] + u[j] + d[i - j + 9] + e[i, j]'}"
+    found = list(verify_interpreted(parse_spec(text), ["attention"], get_target("h100"), seqs=(70,)))
+    assert {finding.status for finding in found} == {"ok"}
+    assert "backward_elements" in {finding.kernel for finding in found}
 
 
 def test_fp8_is_verified_in_fp8():

@@ -15,6 +15,7 @@ from attngen.target import get_target
 from attngen.verify.cases import Case, gpu_cases, shortened
 from attngen.verify.kinds import verify_kinds
 from attngen.verify.variants import structure, variants
+from tests.verify.right_gradients import right_kernel
 
 H100 = get_target("h100")
 SPECS = {
@@ -35,6 +36,8 @@ def kind_of(fields: str) -> Kind:
 
 def exact(plan, config):
     """A kernel that rounds as ours do: the result in float16, lse in float32."""
+    if plan.kernel != "forward":
+        return right_kernel(plan)
 
     def kernel(**inputs):
         out, lse = reference.attention(plan.kind, **inputs)
@@ -47,6 +50,9 @@ def broken(change):
     """A kernel whose result ``change(out, lse, inputs)`` has spoilt."""
 
     def make(plan, config):
+        if plan.kernel != "forward":
+            return right_kernel(plan)
+
         def kernel(**inputs):
             out, lse = exact(plan, config)(**inputs)
             return change(out.clone(), lse.clone(), inputs)
@@ -98,6 +104,8 @@ def test_a_kernel_of_another_mask_or_score_fails(fields, make):
     if "sink" in fields:  # without its sink a kernel takes no such argument
 
         def make(plan, config):
+            if plan.kernel != "forward":
+                return right_kernel(plan)
             return lambda sink, **inputs: exact(replace(plan, kind=replace(plan.kind, sink=False)), config)(**inputs)
 
     found = verify(kind_of(fields), make)
@@ -162,12 +170,42 @@ def test_a_config_that_does_not_fit_is_skipped():
         pass
 
     def make(plan, config):
-        if config["loads"] == "pointer":
+        if config.get("loads") == "pointer":
             raise OutOfResources
         return exact(plan, config)
 
     found = verify(kind_of("causal: true"), make)
     assert {f.status for f in found} == {"ok", "skipped"}
+
+
+@pytest.mark.parametrize("kernel", ["backward_rows", "backward_kv", "backward_q"])
+def test_wrong_gradients_fail(kernel):
+    """A kernel of a window that is one key too long, or of a sink that is not there."""
+    kind = kind_of("causal: true, sink: learned, window: {total: 24}")
+
+    def make(plan, config):
+        if plan.kernel != kernel:
+            return exact(plan, config)
+        if kernel != "backward_rows":
+            return right_kernel(replace(plan, kind=replace(plan.kind, window=Window(24, 0))))
+        return lambda sink, **inputs: right_kernel(plan)(sink=sink + 0.01, **inputs)
+
+    found = verify(kind, make, seqs=(130,))
+    assert {f.kernel for f in found if f.status == "failed"} == {kernel}
+    faults = {f.fault for f in found if f.status == "failed"}
+    assert all(fault.endswith("the error is larger than rounding explains") for fault in faults)
+
+
+def test_kernels_of_every_learned_read_are_verified():
+    found = verify(kind_of("score: 's * gain[h] + u[j] + e[i // 8, j // 8]'"), exact)
+    assert {f.status for f in found} == {"ok"}
+    assert {f.kernel for f in found} == {
+        "forward",
+        "backward_rows",
+        "backward_kv",
+        "backward_q",
+        "backward_elements",
+    }
 
 
 def test_lengths_of_ones_own():

@@ -1,0 +1,97 @@
+"""How long a config of a backward pass's kernel should take: the forward pass's model with what these kernels do.
+
+Unlike the forward pass's constants, what a score costs here has been fitted to no timings: counts of operations.
+"""
+
+from __future__ import annotations
+
+from attngen.config import Config
+from attngen.plan.backward import BackwardPlan
+from attngen.plan.backward_work import backward_tile_work, kernel_bytes
+from attngen.plan.space import shared_bytes
+from attngen.plan.work import ELEMENT_BYTES, TileWork
+from attngen.problem import Problem
+from attngen.target import Target
+from attngen.tuner.bench import Compiled
+from attngen.tuner.cost_model import (
+    L2_SHARE,
+    LANES,
+    MASK_OPS,
+    PROGRAM_SECONDS,
+    SPILL_PENALTY,
+    WAIT_SECONDS,
+    Residency,
+    TileCosts,
+    shared_residency,
+    spread_seconds,
+    triton_matrix_share,
+)
+
+SCORE_OPS = (
+    5  # vector operations on a score besides its exponential: scale and subtract, dP - delta, times P, to 16 bits
+)
+OTHER_OPERAND_OPS = 1  # of backward_kv, which has P to 16 bits too
+
+
+def estimate_backward_ms(
+    plan: BackwardPlan, config: Config, problem: Problem, target: Target, compiled: Compiled | None = None
+) -> float:
+    """Milliseconds of one call; ``compiled`` sharpens what is known of occupancy and spills."""
+    if plan.kernel == "backward_rows":
+        seconds = _rows_seconds(plan, config, problem, target)
+    else:
+        work = backward_tile_work(plan, config, problem)
+        resident = _residency(plan, config, target, compiled)
+        passing = _tile(plan, config)[1] * _width(plan) * ELEMENT_BYTES[plan.kind.dtype]
+        seconds = max(
+            spread_seconds(_tile_costs(plan, config, target, work), work, resident, target),
+            work.bytes / target.memory_bandwidth,
+            (work.tiles_masked + work.tiles_full) * passing / (L2_SHARE * target.memory_bandwidth),
+        )
+    spills = compiled.spills if compiled is not None else 0
+    return (target.launch_overhead + seconds * (1 + SPILL_PENALTY * spills)) * 1e3
+
+
+def _rows_seconds(plan: BackwardPlan, config: Config, problem: Problem, target: Target) -> float:
+    """Each program loads its rows once and ends: bandwidth, or as many beginnings as an SM has room for."""
+    rows, warps = int(config["BLOCK_M"] or 1), int(config["num_warps"] or 4)
+    programs = -(-problem.seq_q // rows) * problem.batch * plan.kind.heads.query
+    at_once = target.sms * (target.max_threads_per_sm // (warps * target.warp_size))
+    moved = kernel_bytes(plan, problem)
+    return max(moved / target.memory_bandwidth, programs * PROGRAM_SECONDS / at_once)
+
+
+def _tile_costs(plan: BackwardPlan, config: Config, target: Target, work: TileWork) -> TileCosts:
+    tiles = max(1, work.tiles_masked + work.tiles_full)
+    rate = target.peak_flops(plan.kind.dtype) * triton_matrix_share(*_tile(plan, config), target) / target.sms
+    operations = SCORE_OPS + MASK_OPS * work.tiles_masked / tiles
+    operations += OTHER_OPERAND_OPS if plan.kernel == "backward_kv" else 0
+    exponentials = work.exps / tiles / (target.exp2_per_clock * target.clock)
+    vector = work.exps / tiles * operations / (LANES * target.clock)
+    return TileCosts(
+        products=work.flops / tiles / rate,
+        softmax=max(exponentials, vector) + 0.5 * min(exponentials, vector),
+        waiting=WAIT_SECONDS / int(config["num_stages"] or 1) ** 2,
+        start=PROGRAM_SECONDS,
+    )
+
+
+def _residency(plan: BackwardPlan, config: Config, target: Target, compiled: Compiled | None) -> Residency:
+    warps = int(config["num_warps"] or 4)
+    if compiled is not None:
+        return shared_residency(warps, compiled.shared, compiled.registers, target)
+    rows, columns = _tile(plan, config)
+    summed = {"backward_kv": _width(plan), "backward_q": sum(chunk.width for chunk in plan.qk_chunks)}
+    held = rows * (summed.get(plan.kernel, 0) + 2.5 * columns) / (warps * target.warp_size)
+    registers = min(255, round(held) + 40)
+    return shared_residency(warps, shared_bytes(plan, config, target), registers, target)
+
+
+def _tile(plan: BackwardPlan, config: Config) -> tuple[int, int]:
+    """What a program keeps and what it goes over: queries and keys, or of backward_kv keys and queries."""
+    block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
+    return (block_n, block_m) if plan.kernel == "backward_kv" else (block_m, block_n)
+
+
+def _width(plan: BackwardPlan) -> int:
+    return sum(chunk.width for chunk in (*plan.qk_chunks, *plan.v_chunks))
