@@ -73,7 +73,7 @@ class KindOp:
         extras = ordered_keywords(self.plan, keywords) if keywords or self.plan.arguments else ()
         for name, tensor in (("q", q), ("k", k), ("v", v)):
             check_tensor(name, tensor)
-        if torch.is_autocast_enabled(q.device.type):
+        if not q.is_meta and torch.is_autocast_enabled(q.device.type):
             q, k, v = (autocast(self.kind, x) for x in (q, k, v))
         call = self.trained if records_gradients((q, k, v, *extras)) else self.operator
         out, lse = call(q, k, v, *extras)
