@@ -117,7 +117,7 @@ def _backward(
     def add(read: Learned, at: dict[str, Any], ds: torch.Tensor) -> None:
         shares = times(ds, read.factor, at)
         if read.index in kept:
-            kept[read.index][b, h, rows] = shares
+            kept[read.index][at_q][:, of_k] = shares
         places = [
             evaluate(index, at, arguments).clamp(0, size - 1).expand(shares.shape)
             for index, size in zip(read.read.indices, made[read.argument].shape, strict=True)

@@ -5,9 +5,12 @@ import torch
 import torch._dynamo.testing
 
 import attngen
+from attngen.config import Config
+from attngen.database import Trial, open_database
 from attngen.op import choose, register
 from attngen.op.launch import signature_of
 from attngen.plan import plan_forward
+from attngen.problem import Problem
 from attngen.spec import parse_spec
 from attngen.spec.model import HeadDim, Heads, Kind
 from attngen.target import get_target
@@ -114,6 +117,25 @@ def test_the_source_of_an_op_is_its_kernel(attn):
     compile(text, "kernel", "exec")
     assert "def attention_forward(" in text
     assert attn.biased.kind.score.text in text
+
+
+@pytest.mark.parametrize("kernel", ["backward_rows", "backward_kv", "backward_q", "backward_elements"])
+def test_the_source_of_a_backward_pass_is_its_kernels(attn, kernel):
+    text = attn.biased.source(kernel, seq=512)
+    compile(text, "kernel", "exec")
+    assert f"def attention_{kernel}(" in text
+    given = tensors()
+    chosen = attn.biased.config(given["q"], given["k"], given["v"], kernel=kernel)
+    assert chosen.config["schedule"] == "portable" and chosen.provenance.startswith("default for h100")
+
+
+def test_configs_of_the_backward_pass_are_those_that_were_tuned(attn, tmp_path):
+    db = open_database(str(tmp_path / "tunings.sqlite"))
+    op, given = attngen.load(attn.spec, db=db).sunk, tensors()
+    config = Config(schedule="portable", BLOCK_M=16, BLOCK_N=32, num_warps=4, num_stages=1)
+    problem = Problem("backward_q", op.kind.digest(), 2, 5, 7)
+    db.record(Trial(problem, target="h100", config=config, status="ok", median_ms=0.1))
+    assert op.config(given["q"], given["k"], given["v"], kernel="backward_q").config == config
 
 
 def test_configs_are_looked_up_once_a_bucket(attn, monkeypatch):
