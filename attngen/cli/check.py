@@ -47,7 +47,7 @@ def spec_values(spec: Spec, waiting: dict[str, str]) -> dict[str, Any]:
 
 def print_spec(spec: Spec) -> None:
     """The kinds, their layers, and what each sees."""
-    from attngen.plan.attention import run_time_arguments
+    from attngen.report.arguments import needed
 
     say(f"{spec.name}: {layers.counted(spec.layers, 'layer')}, {layers.counted(len(spec.kinds), 'kind')}", "bold")
     say()
@@ -70,7 +70,7 @@ def print_spec(spec: Spec) -> None:
             layers.heads(kind),
             layers.head_dim(kind),
             kind.dtype,
-            ", ".join(argument.name for argument in run_time_arguments(kind)),
+            ", ".join(name for name, _, _ in needed(kind)),
         ]
         for kind in spec.kinds
         for of_kind in [layers.layers_of(spec, kind.name)]

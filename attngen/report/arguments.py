@@ -22,7 +22,12 @@ def needed(kind: Kind) -> list[tuple[str, str, str]]:
         order = ", ".join(branch.name for branch in kind.branches)
         shape = f"(batch, heads, seq_q, {len(kind.branches)})"
         return [("gates", shape, f"what the result of each branch is multiplied by: {order}"), *of_branches]
-    return [(argument.name, _shape(argument), argument.meaning) for argument in run_time_arguments(kind)]
+    given = [(argument.name, _shape(argument), argument.meaning) for argument in run_time_arguments(kind)]
+    if kind.blocks is None:
+        return given
+    table = "(batch or 1, heads or 1, blocks of queries, blocks of keys) bool, or lists int32"
+    listed = ("blocks", table, f"which blocks of {kind.blocks.size} keys each block of as many queries may see")
+    return [listed, *(one for one in given if not one[0].startswith("block_"))]
 
 
 def _shape(argument: Argument) -> str:
@@ -32,4 +37,4 @@ def _shape(argument: Argument) -> str:
         return f"{argument.rank}-D tensor"
     if argument.shape in ("scale", "kv scale"):
         return f"(1,) or ({'heads' if argument.shape == 'scale' else 'kv heads'},)"
-    return f"({argument.shape},)"
+    return "(documents + 1,)" if argument.shape == "documents" else f"({argument.shape},)"
