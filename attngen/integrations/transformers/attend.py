@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,14 +12,14 @@ from attngen.database import Database
 from attngen.errors import CallError, one_of
 from attngen.integrations.transformers.checks import (
     INDICES,
+    check_first_key,
     check_layer,
     check_lists,
     check_request,
     check_selection,
-    position_bound,
 )
 from attngen.integrations.transformers.expanded import Expanded
-from attngen.integrations.transformers.masks import Mask, read_mask
+from attngen.integrations.transformers.masks import Mask, read_mask, within_chunk
 from attngen.op import Attention, load
 from attngen.plan.kernels import selects_keys
 from attngen.spec import Kind, Spec
@@ -40,6 +41,7 @@ class Attend:
         self.strict = strict
         self._db = db
         self._loaded: dict[torch.dtype, Attention] = {}
+        self._chunkless: dict[torch.dtype, Attention] = {}
         self._expanded = Expanded(spec.name, db)
 
     def __call__(
@@ -57,7 +59,12 @@ class Attend:
         if selects_keys(op.kind):
             out = self._over_lists(op.kind, layer, module, (query, key, value), attention_mask, keywords)
         else:
-            mask = self.mask(op.kind, layer, attention_mask, keywords)
+            mask = self._requested(op.kind, layer, attention_mask, keywords)
+            if op.kind.chunk is not None and query.shape[2] == 1 and mask.first_key != 0:
+                # A cache that has let older keys go need not begin with a chunk: one query's has two bounds instead.
+                mask = within_chunk(mask, attention_mask, op.kind.chunk)
+                op = self._chunkless[query.dtype].op(layer)
+            check_first_key(op.kind, layer, mask.first_key)
             extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
             out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
         return out.transpose(1, 2), None
@@ -86,11 +93,14 @@ class Attend:
         return op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
 
     def mask(self, kind: Kind, layer: int, attention_mask: torch.Tensor | None, keywords: Mapping[str, Any]) -> Mask:
-        """The mask of a call whose every request has been compared with ``kind``."""
+        """The mask of a call whose every request has been compared with ``kind``, as its op takes it."""
+        mask = self._requested(kind, layer, attention_mask, keywords)
+        check_first_key(kind, layer, mask.first_key)
+        return mask
+
+    def _requested(self, kind: Kind, layer: int, attention_mask: Any, keywords: Mapping[str, Any]) -> Mask:
         mask = read_mask(attention_mask, layer)
         check_request(kind, layer, mask.pattern, keywords, self.strict)
-        if mask.first_key and position_bound(kind):
-            raise CallError(f"layer {layer}: kind '{kind.name}' counts from the first key, which its cache has let go")
         return mask
 
     def attention(self, dtype: torch.dtype) -> Attention:
@@ -101,6 +111,9 @@ class Attend:
                 allowed = one_of(DTYPES.values())
                 raise CallError(f"the model runs in {str(dtype).removeprefix('torch.')}; {allowed} is supported")
             loaded = self._loaded[dtype] = load(self.spec, dtype=DTYPES[dtype], db=self._db)  # type: ignore[arg-type]
+            if any(kind.chunk is not None for kind in self.spec.kinds):
+                kinds = tuple(replace(kind, chunk=None) for kind in loaded.spec.kinds)
+                self._chunkless[dtype] = load(replace(loaded.spec, kinds=kinds), db=self._db)
         return loaded
 
 
