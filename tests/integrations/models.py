@@ -10,6 +10,10 @@ import torch
 import transformers
 from transformers import AutoModel, AutoModelForCausalLM
 
+from attngen.importer import import_config
+from attngen.integrations.transformers import register
+from attngen.spec import Spec
+
 logging.getLogger("transformers").setLevel(logging.ERROR)
 
 VOCABULARY = 128
@@ -45,6 +49,7 @@ CONFIGS = {
         dict(**GROUPED, attention_chunk_size=WINDOW, num_local_experts=2, intermediate_size_mlp=64),
     ),
 }
+DECODERS = [name for name in CONFIGS if name != "modernbert"]
 TOP_K = 8
 LATENT = dict(
     num_key_value_heads=4,
@@ -71,10 +76,10 @@ SELECTING = {
 }
 
 
-def caches(names) -> list:
-    """(model, cache): each model and each cache often, the other pairs seldom."""
+def caches(names, often=()) -> list:
+    """(model, cache): those to test ``often``, by default each cache with a model of its own; the others seldom."""
     names = list(names)
-    often = {(names[0], "dynamic"), (names[-1], "static")}
+    often = often or {(names[0], "dynamic"), (names[-1], "static")}
     pairs = [(name, cache) for name in names for cache in ("dynamic", "static")]
     return [pair if pair in often else pytest.param(*pair, marks=pytest.mark.slow) for pair in pairs]
 
@@ -82,6 +87,18 @@ def caches(names) -> list:
 def config(name: str, **changes):
     cls, own = {**CONFIGS, **SELECTING}[name]
     return getattr(transformers, cls)(**{**SHAPE, **own, **changes})
+
+
+@functools.cache
+def spec_of(name: str) -> Spec:
+    """As its config is imported."""
+    return import_config(config(name).to_dict()).spec
+
+
+@functools.cache
+def attention_of(name: str) -> str:
+    """attngen by the spec of a model, registered under a name of its own."""
+    return register(spec_of(name), name=f"attngen-{name.replace('_', '-')}")
 
 
 @functools.cache

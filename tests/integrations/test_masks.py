@@ -11,7 +11,13 @@ from transformers import masking_utils
 from transformers.masking_utils import sdpa_mask
 
 from attngen.errors import CallError
-from attngen.integrations.transformers.masks import describe_mask_call, is_descriptor, mask_call, read_mask
+from attngen.integrations.transformers.masks import (
+    describe_mask_call,
+    is_descriptor,
+    mask_call,
+    read_mask,
+    within_chunk,
+)
 from attngen.integrations.transformers.pattern import Pattern, pattern_of
 from attngen.reference import visible
 from attngen.spec.model import HeadDim, Heads, Kind, Window
@@ -76,6 +82,21 @@ def test_the_same_keys_as_transformers_own_masks(name, call, padding):
                 key_range=mask.key_range,
             )
             assert torch.equal(seen, expected[b, 0]), (name, call, padding, b)
+
+
+@pytest.mark.parametrize("kv_offset", range(4))
+def test_one_query_in_a_chunk_beside_a_cache_that_has_let_keys_go(kv_offset):
+    function, _ = FUNCTIONS["chunks"]
+    lengths = dict(q_length=1, kv_length=5)
+    for q_offset in range(kv_offset, kv_offset + 5):  # the keys that a static cache has not filled come after it
+        arguments = dict(batch_size=2, mask_function=function, **lengths, q_offset=q_offset, kv_offset=kv_offset)
+        expected = sdpa_mask(**arguments, allow_is_causal_skip=False)
+        made = describe_mask_call(**arguments)
+        mask = within_chunk(read_mask(made.clone(), 0), made, 4)
+        for b in range(2):
+            kind = Kind("k", Heads(1, 1), HeadDim(16, 16), causal=True)
+            seen = visible(kind, 1, 5, batch=b, offsets=mask.offsets, key_range=mask.key_range)
+            assert torch.equal(seen, expected[b, 0]), q_offset
 
 
 @pytest.mark.parametrize("padding", PADDING)

@@ -1,4 +1,4 @@
-"""Kernels of the backward pass at their default configs, compiled for GPUs that are not here: few spills, memory fits."""
+"""Kernels of the backward pass at their default configs, compiled for GPUs that are not here: they fit, few spill."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Hugging Face transformers (5.17 to 5.23) with attngen's ops as the attention of a model.
+"""Hugging Face transformers (5.17 to 5.24) with attngen's ops as the attention of a model.
 
 >>> from attngen.integrations.transformers import register
 >>> register("examples/modernbert-base.yaml")
@@ -8,8 +8,9 @@
 or ``model.set_attn_implementation("attngen")`` for a model that exists. Every layer then runs the op of its kind, in
 the model's dtype; padding on either side and key/value caches, dynamic and static, are taken as they come. What the
 model asks of a layer (mask, scale, softcap, sink) is compared with the spec on each call, so that a spec of another
-model, or a window off by one, is an error and not a slightly different text. There is no backward pass yet: training
-raises as soon as a gradient is asked for, and so do attention dropout and ``output_attentions``.
+model, or a window off by one, is an error and not a slightly different text. Models train as they do by their eager
+attention, compiled or with gradient checkpointing; attention dropout and ``output_attentions`` are refused, and so are
+gradients of kinds that select keys.
 
 DeepSeek-V3.2 and GLM-5 select keys by an indexer of their own and expand a latent to keys and values for each head.
 ``use_sparse_attention(model, spec)`` puts attngen's attention to the latent in the place of both: no memory of queries

@@ -18,6 +18,7 @@ from attngen.op.backward import without_backward
 
 QUERY_BYTES = 512 * 2**20  # of absorbed queries at a time: those of longer texts are made and attend in parts
 PREVIOUS = "prev_topk_indices"  # transformers' name for the lists of the layer before
+CACHE = ("cache", "past_key_values")  # transformers' name for the cache, and the one before 5.24
 Placed = dict[str, torch.Tensor | None]  # offsets and key_range
 
 
@@ -51,21 +52,20 @@ class Absorbed:
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Any = None,
         **keywords: Any,
     ) -> tuple[torch.Tensor | None, ...]:
         """(out, None), and of families that return them the lists; with another attention, the module's own forward."""
         if not is_descriptor(attention_mask) and module.config._attn_implementation != self.name:
-            own = type(module).forward
-            return own(module, hidden_states, position_embeddings, attention_mask, past_key_values, **keywords)
+            return type(module).forward(module, hidden_states, position_embeddings, attention_mask, **keywords)
         op: Any = self.attend.attention(hidden_states.dtype).op(self.layer)
         dropout = module.attention_dropout if module.training else 0.0
         asked = {**keywords, "scaling": module.scaling, "dropout": dropout}
         mask = self.attend.mask(op.kind, self.layer, attention_mask, asked)
         check_expansion(module, self.layer, hidden_states)
+        cache = next((keywords[name] for name in CACHE if keywords.get(name) is not None), None)
 
         def forward(hidden_states: torch.Tensor, *_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-            text = Text(module, op, self.layer, self.family, hidden_states, position_embeddings, past_key_values, mask)
+            text = Text(module, op, self.layer, self.family, hidden_states, position_embeddings, cache, mask)
             return text.attend(keywords.get(PREVIOUS))
 
         trained = module.parameters() if torch.is_grad_enabled() else ()

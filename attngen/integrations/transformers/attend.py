@@ -12,14 +12,14 @@ from attngen.database import Database
 from attngen.errors import CallError, one_of
 from attngen.integrations.transformers.checks import (
     INDICES,
+    check_first_key,
     check_layer,
     check_lists,
     check_request,
     check_selection,
-    position_bound,
 )
 from attngen.integrations.transformers.expanded import Expanded
-from attngen.integrations.transformers.masks import Mask, read_mask
+from attngen.integrations.transformers.masks import Mask, read_mask, within_chunk
 from attngen.op import Attention, load
 from attngen.plan.kernels import selects_keys
 from attngen.spec import Kind, Spec
@@ -40,7 +40,7 @@ class Attend:
         self.spec = spec
         self.strict = strict
         self._db = db
-        self._loaded: dict[tuple[torch.dtype, bool], Attention] = {}
+        self._loaded: dict[tuple[Any, ...], Attention] = {}  # by dtype, and what is changed of every kind
         self._expanded = Expanded(spec.name, db)
 
     def __call__(
@@ -58,7 +58,12 @@ class Attend:
         if selects_keys(op.kind):
             out = self._over_lists(op.kind, layer, module, (query, key, value), attention_mask, keywords)
         else:
-            mask = self.mask(op.kind, layer, attention_mask, keywords)
+            mask = self._requested(op.kind, layer, attention_mask, keywords)
+            if op.kind.chunk is not None and query.shape[2] == 1 and mask.first_key != 0:
+                # A cache that has let older keys go need not begin with a chunk: one query's has two bounds instead.
+                mask = within_chunk(mask, attention_mask, op.kind.chunk)
+                op = self.attention(query.dtype, chunk=None).op(layer)
+            check_first_key(op.kind, layer, mask.first_key)
             extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
             ends = packed_ends(mask, keywords)
             if ends is not None:
@@ -81,7 +86,7 @@ class Attend:
             raise CallError(f"layer {layer}: sequences packed in rows that are padded besides are not supported")
         if kind.chunk is not None:
             raise CallError(f"layer {layer}: chunks of {kind.chunk} in packed sequences are not supported")
-        op: Any = self.attention(query.dtype, packed=True).op(layer)
+        op: Any = self.attention(query.dtype, documents=True).op(layer)
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in qkv)
         out = op(q, k, v, cu_seqlens_q=ends[0], cu_seqlens_k=ends[1], **extras)
         return out.unflatten(0, (query.shape[0], query.shape[2]))
@@ -110,24 +115,29 @@ class Attend:
         return op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
 
     def mask(self, kind: Kind, layer: int, attention_mask: torch.Tensor | None, keywords: Mapping[str, Any]) -> Mask:
-        """The mask of a call whose every request has been compared with ``kind``."""
-        mask = read_mask(attention_mask, layer)
-        check_request(kind, layer, mask.pattern, keywords, self.strict)
-        if mask.first_key and position_bound(kind):
-            raise CallError(f"layer {layer}: kind '{kind.name}' counts from the first key, which its cache has let go")
+        """The mask of a call whose every request has been compared with ``kind``, as its op takes it."""
+        mask = self._requested(kind, layer, attention_mask, keywords)
+        check_first_key(kind, layer, mask.first_key)
         return mask
 
-    def attention(self, dtype: torch.dtype, packed: bool = False) -> Attention:
-        """The spec's ops in ``dtype``, or the same of packed documents, made when they are first met."""
-        loaded = self._loaded.get((dtype, packed))
+    def _requested(self, kind: Kind, layer: int, attention_mask: Any, keywords: Mapping[str, Any]) -> Mask:
+        mask = read_mask(attention_mask, layer)
+        check_request(kind, layer, mask.pattern, keywords, self.strict)
+        return mask
+
+    def attention(self, dtype: torch.dtype, **changes: Any) -> Attention:
+        """The spec's ops in ``dtype``, its kinds with some ``changes``; made when they are first met."""
+        key = (dtype, *changes.items())
+        loaded = self._loaded.get(key)
         if loaded is None:
             if dtype not in DTYPES:
                 allowed = one_of(DTYPES.values())
                 raise CallError(f"the model runs in {str(dtype).removeprefix('torch.')}; {allowed} is supported")
-            kinds = tuple(replace(kind, documents=True) for kind in self.spec.kinds) if packed else self.spec.kinds
-            spec = replace(self.spec, kinds=kinds)
+            spec = replace(self.spec, kinds=tuple(replace(kind, **changes) for kind in self.spec.kinds))
             loaded = load(spec, dtype=DTYPES[dtype], db=self._db)  # type: ignore[arg-type]
-            self._loaded[dtype, packed] = loaded
+            self._loaded[key] = loaded
+            if not changes and any(kind.chunk is not None for kind in self.spec.kinds):
+                self.attention(dtype, chunk=None)  # now: a compiler cannot make them in the middle of a graph
         return loaded
 
 

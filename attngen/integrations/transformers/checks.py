@@ -114,6 +114,12 @@ def _check_score(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:
             )
 
 
+def check_first_key(kind: Kind, layer: int, first_key: int | None) -> None:
+    """CallError for a kind that counts from the first key of a sequence, which is not that of the cache."""
+    if first_key and position_bound(kind):
+        raise CallError(f"layer {layer}: kind '{kind.name}' counts from the first key, which its cache has let go")
+
+
 def position_bound(kind: Kind) -> bool:
     """Whether what a query sees depends on where the sequence begins, not on distances alone."""
     expressions = (kind.mask, kind.score)

@@ -4,7 +4,7 @@ to its scores."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -76,8 +76,10 @@ def describe_mask_call(
         valid = valid_keys(attention_mask, kv_length, kv_offset).to(device)
         descriptor[:, 2], descriptor[:, 3], counts = bounds_of(valid)
         padded = tracing or check_padding(descriptor, counts, kv_length, pattern)
-    if pattern is not None and pattern.chunk is not None and kv_offset:
-        raise CallError(f"chunks of {pattern.chunk} beside a cache that has let older keys go are not supported")
+    if pattern is not None and pattern.chunk is not None and kv_offset and q_length > 1:
+        raise CallError(
+            f"chunks of {pattern.chunk} beside a cache that has let older keys go are supported for one token at a time"
+        )
     rows = None if pattern is None or mask_function is None else packed_rows(mask_function)
     if rows is not None and q_length != kv_length:
         raise CallError(
@@ -155,6 +157,13 @@ def read_mask(mask: Any, layer: int) -> Mask:
         raise CallError(f"layer {layer} was given {given} as its mask; a 2-D attention_mask, or none, is supported")
     descriptor = mask[:, 0, 0]
     return Mask(descriptor[:, 0] - descriptor[:, 1], descriptor[:, 2:].contiguous(), None, None)
+
+
+def within_chunk(mask: Mask, descriptor: Any, chunk: int) -> Mask:
+    """``mask`` of one query a sequence, of whose chunk the valid keys are: counted from the first key at hand."""
+    position, first_key, first, end = descriptor[:, 0, 0].unbind(-1)
+    begin = position // chunk * chunk - first_key
+    return replace(mask, key_range=torch.stack([torch.maximum(first, begin), end], -1))
 
 
 def read_matrix(matrix: torch.Tensor) -> Mask | None:

@@ -11,7 +11,7 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import UsageError
-from attngen.integrations.transformers.attend import Attend
+from attngen.integrations.transformers.attend import DTYPES, Attend
 from attngen.integrations.transformers.masks import mask_call
 from attngen.plan import plan_forward
 from attngen.plan.gathered import plan_gathered
@@ -45,7 +45,10 @@ def register(
     """
     if not isinstance(spec, Spec):
         spec = load_spec(spec)
-    enter(name, spec, Attend(spec, db, strict), mask_call)
+    attend = Attend(spec, db, strict)
+    enter(name, spec, attend, mask_call)
+    for dtype in DTYPES:
+        attend.attention(dtype)  # ops are made now, which a graph could not hold
     return name
 
 
