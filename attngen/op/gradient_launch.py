@@ -48,6 +48,17 @@ class Strip(NamedTuple):
     queries: int
 
 
+def by_key(plan: BackwardPlan, call: Call) -> Call:
+    """The call with the lists of blocks that see each block of keys, in the place of those that queries see."""
+    if plan.kind.blocks is None:
+        return call
+    given = dict(zip(keywords_of(plan), call.extras, strict=True))
+    columns = -(-call.k.shape[2] // plan.kind.blocks.size)
+    count, index = turned_lists(given["block_count"], given["block_index"], columns)
+    given |= {"block_count": count.contiguous(), "block_index": index.contiguous()}
+    return call._replace(extras=tuple(given.values()))
+
+
 def empty_like_rows(tensor: torch.Tensor) -> torch.Tensor:
     """Uninitialised, of a tensor's shape: heads before sequence, or after it, as its strides have them."""
     batch, heads, length, dim = tensor.shape
@@ -188,7 +199,6 @@ class KeysLauncher(OfPairs):
         self, call: Call, rows: Rows, wanted: Collection[int] = ()
     ) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
         batch, kv_heads, seq_k, _ = call.k.shape
-        call = self._by_key(call)
         dk, dv, sums = empty_like_rows(call.k), empty_like_rows(call.v), self.sums(call, wanted, seq_k)
         if not call.q.numel():
             return dk.zero_(), dv.zero_(), {n: made.zero_() for n, made in sums.items()}
@@ -197,16 +207,6 @@ class KeysLauncher(OfPairs):
             programs = tiles_in(seq_k, self.tile("BLOCK_N"), self.documents(call)) * kv_heads * batch
             self.launch(programs, self.tensors(call, rows) | results, self.sizes(call))
         return dk, dv, sums
-
-    def _by_key(self, call: Call) -> Call:
-        """The call with the lists of blocks that see each block of keys, in the place of those that queries see."""
-        blocks = self.plan.kind.blocks
-        if blocks is None:
-            return call
-        given = dict(zip(keywords_of(self.plan), call.extras, strict=True))
-        lists = turned_lists(given["block_count"], given["block_index"], -(-call.k.shape[2] // blocks.size))
-        given |= {name: x.contiguous() for name, x in zip(("block_count", "block_index"), lists, strict=True)}
-        return call._replace(extras=tuple(given.values()))
 
 
 class ElementsLauncher(OfPairs):

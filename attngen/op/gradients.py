@@ -11,7 +11,7 @@ from attngen import reference
 from attngen.database import Database
 from attngen.errors import NotGeneratedError
 from attngen.op.checks import keywords_of
-from attngen.op.gradient_launch import Call, Rows, empty_like_rows
+from attngen.op.gradient_launch import Call, Rows, by_key, empty_like_rows
 from attngen.op.kernels import Launchers
 from attngen.op.learned import Gradient, Positions
 from attngen.plan.backward import plan_backward
@@ -31,7 +31,7 @@ class Gradients:
     """
 
     def __init__(self, kind: Kind, db: Database | str | None) -> None:
-        plans = plan_backward(kind)
+        self._plans = plans = plan_backward(kind)
         self.kind = kind
         self.names = (*INPUTS, *learned_arguments(kind))
         self._keywords = keywords_of(plans.q)
@@ -53,8 +53,8 @@ class Gradients:
         made: dict[str, Tensor] = {}
         sums: dict[int, Tensor] = {}
         if asked & {"k", "v"} or any(read.along == "key" for read in reads.values()):
-            made["k"], made["v"], by_key = self._kv.at(*sizes)(call, rows, reads)
-            sums |= by_key
+            made["k"], made["v"], of_keys = self._kv.at(*sizes)(by_key(self._plans.kv, call), rows, reads)
+            sums |= of_keys
         if "q" in asked or any(read.along in ("none", "query") for read in reads.values()):
             made["q"], by_query = self._q.at(*sizes)(call, rows, reads)
             sums |= by_query

@@ -41,7 +41,8 @@ class BackwardPlan(AttentionPlan):
 class BackwardPlans:
     """The kernels of a kind's backward pass, in the order in which they run.
 
-    ``elements`` writes the shares of learned reads whose place depends on both positions, strips of queries at a time.
+    ``elements`` writes the shares of learned reads whose place depends on both positions, strips of queries at a time;
+    there is none for packed documents.
     """
 
     rows: BackwardPlan
@@ -72,7 +73,7 @@ def plan_backward(kind: Kind) -> BackwardPlans:
         rows=plan("backward_rows", (), ()),
         kv=plan("backward_kv", by_key, loops_of(kind, by_key), "key"),
         q=plan("backward_q", forward.terms, forward.loops, "none", "query"),
-        elements=elements if elements.learned else None,
+        elements=elements if elements.learned and not kind.documents else None,
     )
 
 

@@ -51,14 +51,13 @@ class GradientChecks:
         out, lse = reference.attention(kind, **given)
         self._small = BackwardPass.of(kind, given, (out.to(given["q"].dtype), lse.float()), of_lse=True, seed=3)
         given = make_inputs(kind, problem.batch, problem.seq_q, problem.seq_k, device=device, seed=2)
-        extras = (given.get(name) for name in keywords_of(plan))
-        results = KindOp("checks", kind, NO_DATABASE).operator(given["q"], given["k"], given["v"], *extras)
+        forward = KindOp("checks", kind, NO_DATABASE).operator
+        results = forward(*(given[name] for name in "qkv"), *(given.get(name) for name in keywords_of(plan)))
         self._whole = BackwardPass.of(kind, given, results, of_lse=False, seed=4)
         elements = plan.kernel == "backward_elements"
         self.inputs = kernel_inputs(plan, self._whole, self._largest_strip() if elements else None)
         self._small_part = self._of_strip(self._small) if elements else Part(answers(plan, self._small), _all)
-        decided_by_call = kind.documents or kind.blocks is not None  # what a strip sees is no interval then
-        self._parts = [] if decided_by_call else list(self._strips(problem))
+        self._parts = list(self._strips())
 
     def find_fault(self, kernel: Callable[..., Any]) -> str | None:
         """What is wrong with a kernel's answers, or None."""
@@ -79,30 +78,35 @@ class GradientChecks:
             return "the problem's sizes: other bits in a second run"
         return None
 
-    def _strips(self, problem: Problem) -> Iterator[Part]:
+    def _strips(self) -> Iterator[Part]:
         plan, whole = self.plan, self._whole
         if plan.kernel == "backward_rows":
             yield Part(answers(plan, whole), _all)
         elif plan.kernel == "backward_elements":
             yield self._of_strip(whole)
         elif plan.kernel == "backward_q":
-            for start in sorted({0, max(0, problem.seq_q // 2 - STRIP // 2), max(0, problem.seq_q - STRIP)}):
-                rows = slice(start, min(start + STRIP, problem.seq_q))
+            seq_q = whole.first().given["q"].shape[2]
+            for start in sorted({0, max(0, seq_q // 2 - STRIP // 2), max(0, seq_q - STRIP)}):
+                rows = slice(self._aligned(start), min(start + STRIP, seq_q))
                 yield Part(answers(plan, whole.cut(rows)), partial(_rows, rows))
         else:
-            yield from self._strips_of_keys(problem)
+            yield from self._strips_of_keys()
 
-    def _strips_of_keys(self, problem: Problem) -> Iterator[Part]:
+    def _strips_of_keys(self) -> Iterator[Part]:
         plan, whole, group = self.plan, self._whole, self.plan.kind.heads.group
+        seq_q, seq_k = (whole.first().given[name].shape[2] for name in "qk")
         prefix = whole.given.get("prefix")
-        for start in sorted({0, max(0, problem.seq_k - STRIP)}):
-            keys = slice(start, min(start + STRIP, problem.seq_k))
-            first = None if prefix is None else int(prefix[0])
-            rows = queries_of_keys(plan, keys, problem.seq_q, problem.seq_k, first)
-            if (rows.stop - rows.start) * problem.seq_k * group > MOST_PAIRS:
-                continue
-            part = whole.cut(rows, slice(group), slice(1))
-            yield Part(answers(plan, part, keys=keys), partial(_keys, keys, group))
+        for start in sorted({0, max(0, seq_k - STRIP)}):
+            keys = slice(start, min(start + STRIP, seq_k))
+            rows = queries_of_keys(plan, keys, seq_q, seq_k, None if prefix is None else int(prefix[0]))
+            rows = slice(self._aligned(rows.start), rows.stop)
+            if (rows.stop - rows.start) * seq_k * group <= MOST_PAIRS:
+                yield Part(answers(plan, whole.cut(rows, kv_heads=1), keys=keys), partial(_keys, keys, group))
+
+    def _aligned(self, start: int) -> int:
+        """The first query of the listed block that one is in."""
+        size = 1 if self.plan.kind.blocks is None else self.plan.kind.blocks.size
+        return start // size * size
 
     def _of_strip(self, one: BackwardPass) -> Part:
         """Of the last elements."""
@@ -112,8 +116,8 @@ class GradientChecks:
 
     def _largest_strip(self) -> Strip:
         """The first of those that a call takes at once."""
-        given = self._whole.given
-        at = Positions(self._whole.call(self.plan), {"offsets": None, **given})
+        call = self._whole.call(self.plan)
+        at = Positions(call, dict(zip(keywords_of(self.plan), call.extras, strict=True)))
         return next(strips(at, TILE, self.plan.learned[0].along))
 
 

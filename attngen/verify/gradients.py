@@ -14,13 +14,14 @@ import torch
 
 from attngen import reference
 from attngen.op.checks import keywords_of
-from attngen.op.gradient_launch import Call, Rows, Strip
+from attngen.op.gradient_launch import Call, Rows, Strip, by_key
 from attngen.plan.attention import LOG2E
 from attngen.plan.backward import BackwardPlan
 from attngen.plan.work import first_position
 from attngen.spec.model import Kind
 from attngen.verify.bounds import SMALLEST, U32, UNIT
 
+OF_SEQUENCES = ("prefix", "offsets", "key_range", "block_count", "block_index")  # one entry, or row, of each
 STRIP = 128  # queries: as many as the largest tile has, so that a strip begins at one of any config
 ROUNDED_ONCE = 4  # times what rounding one number costs: a weight, its gradient, the result, and what sums lose
 FAST_MATH = 2.0**-20  # relative error of float32 where exponentials and logarithms are fast ones
@@ -50,20 +51,36 @@ class BackwardPass:
 
     def call(self, plan: BackwardPlan) -> Call:
         extras = tuple(self.given.get(name) for name in keywords_of(plan))
-        return Call(self.given["q"], self.given["k"], self.given["v"], self.dout, extras)
+        call = Call(self.given["q"], self.given["k"], self.given["v"], self.dout, extras)
+        return by_key(plan, call) if plan.kernel == "backward_kv" else call
 
-    def cut(self, rows: slice, heads: slice = slice(None), kv_heads: slice = slice(None)) -> BackwardPass:
-        """Some neighbouring queries of the first sequence, and the first of its heads."""
+    def first(self) -> BackwardPass:
+        """The first sequence alone, or the first packed document as one."""
         given = dict(self.given)
-        batch, _, seq_q, _ = given["q"].shape
-        first = first_position(self.kind, seq_q, given["k"].shape[2])
-        offsets = given.get("offsets", torch.full((batch,), first, dtype=torch.int32, device=self.out.device))
-        given |= {name: given[name][:1] for name in ("prefix", "key_range") if given.get(name) is not None}
+        end_q, end_k = (x.shape[2] for x in (given["q"], given["k"]))
+        if self.kind.documents:
+            end_q, end_k = (int(given.pop(f"cu_seqlens_{side}")[1]) for side in "qk")
+        given |= {name: given[name][:1] for name in OF_SEQUENCES if given.get(name) is not None}
+        given |= {"q": given["q"][:1, :, :end_q], "k": given["k"][:1, :, :end_k], "v": given["v"][:1, :, :end_k]}
+        out, lse, dout = (x[:1, :, :end_q] for x in (self.out, self.lse, self.dout))
+        dlse = None if self.dlse is None else self.dlse[:1, :, :end_q]
+        return BackwardPass(replace(self.kind, documents=False), given, out, lse, dout, dlse)
+
+    def cut(self, rows: slice, kv_heads: int | None = None) -> BackwardPass:
+        """Some neighbouring queries of the first sequence, from one that begins a listed block; of its first heads."""
+        one, given = self.first(), dict(self.first().given)
+        kv_heads = given["k"].shape[1] if kv_heads is None else kv_heads
+        heads = slice(kv_heads * self.kind.heads.group)
+        place = first_position(self.kind, given["q"].shape[2], given["k"].shape[2])
+        offsets = given.get("offsets", torch.tensor([place], dtype=torch.int32, device=self.out.device))
         given |= {name: given[name][heads] for name in ("sink", "alibi_slopes") if given.get(name) is not None}
-        given |= {"q": given["q"][:1, heads, rows], "offsets": offsets[:1] + rows.start}
-        given |= {name: given[name][:1, kv_heads] for name in ("k", "v")}
-        out, lse, dout = (x[:1, heads, rows] for x in (self.out, self.lse, self.dout))
-        return BackwardPass(self.kind, given, out, lse, dout, None if self.dlse is None else self.dlse[:1, heads, rows])
+        given |= {"q": given["q"][:, heads, rows], "offsets": offsets + rows.start}
+        given |= {name: given[name][:, :kv_heads] for name in ("k", "v")}
+        if self.kind.blocks is not None:
+            begin = rows.start // self.kind.blocks.size
+            given |= {name: given[name][:, heads, begin:].contiguous() for name in ("block_count", "block_index")}
+        out, lse, dout = (x[:, heads, rows] for x in (one.out, one.lse, one.dout))
+        return BackwardPass(one.kind, given, out, lse, dout, None if one.dlse is None else one.dlse[:, heads, rows])
 
 
 def kernel_inputs(plan: BackwardPlan, one: BackwardPass, strip: Strip | None = None) -> dict[str, Any]:
@@ -84,7 +101,8 @@ def kernel_inputs(plan: BackwardPlan, one: BackwardPass, strip: Strip | None = N
 def last_strip(one: BackwardPass) -> Strip:
     """The last queries of every head of the first sequence."""
     _, heads, seq_q, _ = one.given["q"].shape
-    first = (seq_q - 1) // STRIP * STRIP
+    step = STRIP if one.kind.blocks is None else math.lcm(STRIP, one.kind.blocks.size)
+    first = (seq_q - 1) // step * step
     return Strip(0, heads, first, seq_q - first)
 
 

@@ -1,4 +1,5 @@
-"""Kernels of the backward pass at their default configs, compiled for GPUs that are not here: they fit, few spill."""
+"""Kernels of the backward pass at their default configs, compiled for GPUs that are not here: few spills, and memory
+fits."""
 
 from pathlib import Path
 

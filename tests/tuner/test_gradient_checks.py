@@ -61,6 +61,8 @@ LEARNED = {
     "gates": "score: 's * gain[h] + w[i] + tanh(s) * u[h, j]', softcap: 20, alibi: true",
     "distance": "score: 's + bias[h, i - j + 32]', scale: 1.0, window: {half: 50}",
     "elements": "score: 's + e[i // 8, j // 8]', causal: true, sink: learned",
+    "documents": "score: 's + w[i] + u[j]', causal: true, documents: true, prefix: argument",
+    "blocks": "score: 's + w[i] + u[j]', causal: true, blocks: {size: 32}",
 }
 
 

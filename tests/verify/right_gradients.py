@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from attngen import reference
+from attngen.op.block_lists import turned_lists
 from attngen.op.checks import keywords_of
 from attngen.op.gradient_launch import Call, Rows, Strip
 from attngen.plan.attention import LOG2E
@@ -51,6 +52,10 @@ class _Pairs:
         """Keywords of the reference, and the gradient of lse that delta has taken in."""
         extras = dict(zip(keywords_of(self.plan), call.extras, strict=True))
         given = {"q": call.q, "k": call.k, "v": call.v} | {name: x for name, x in extras.items() if x is not None}
+        if self.plan.kind.blocks is not None and self.plan.kernel == "backward_kv":  # it is given lists by key
+            blocks = -(-call.q.shape[2] // self.plan.kind.blocks.size)
+            lists = turned_lists(given["block_count"], given["block_index"], blocks)
+            given |= dict(zip(("block_count", "block_index"), lists, strict=True))
         out, lse = reference.attention(self.plan.kind, **given)
         grown = torch.exp(rows.log_sum.double() / LOG2E - lse)
         dlse = ((out * call.dout.double()).sum(-1) - rows.delta.double()) / grown

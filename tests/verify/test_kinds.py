@@ -27,6 +27,8 @@ SPECS = {
     "chunk": "chunk: 32, causal: true",
     "score": 'score: "s + 0.5 * h - 0.01 * abs(i - j)"',
     "prefix": "causal: true, prefix: argument",
+    "documents": "causal: true, documents: true",
+    "blocks": "causal: true, blocks: {size: 16}",
 }
 
 

@@ -20,6 +20,7 @@ from attngen.problem import Problem, next_power_of_two
 from attngen.target import Target
 
 REGISTERS = 255  # of a thread
+BLACKWELL = 100
 RESERVED_SHARED = 1024  # bytes for barriers and reductions
 MOST_NUMBERS = 64  # of a row's two tensors, in each thread
 
@@ -67,6 +68,10 @@ def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> 
         tiles: list[Tiles] = [(32, 32, 4, 1), (16, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)]
     elif target.backend == "hip":
         tiles = [(64, 64, 4, 1), (32, 64, 4, 1), (64, 32, 4, 1), (32, 32, 4, 1), (16, 64, 4, 1)]
+    elif by_key and wide <= 128 and target.arch == BLACKWELL and plan.kind.heads.group > 1:
+        tiles = [(32, 64, 4, 1), (32, 64, 8, 1)]  # sums go from head to head: with more stages they are spilled
+    elif by_key and wide <= 128 and splits_keys(target):
+        tiles = [(32, 128, 8, 2) if wide <= 64 else (32, 64, 4, 2), (32, 64, 4, 2)]
     elif wide <= 64:
         tiles = [(32, 128, 8, 3) if by_key else (128, 64, 8, 3), (64, 64, 4, 2)]
     elif wide <= 128:
