@@ -15,12 +15,17 @@ PACKED = {name: Kind(**{**vars(kind), "documents": True}) for name, kind in FIEL
 FEW = ["every key", "causal", "causal window", "prefix argument", "global tokens", "mask by head", "all"]
 
 
-@pytest.mark.parametrize("field", PACKED)
+def often(fields, few) -> list:
+    """The few of ``fields`` that every run takes, and the others in the slow ones."""
+    return [field if field in few else pytest.param(field, marks=pytest.mark.slow) for field in fields]
+
+
+@pytest.mark.parametrize("field", often(PACKED, FEW))
 def test_each_field(interpret, field):
     check(interpret(Case(PACKED[field], config_of(loads="descriptor"), seq_q=19, seq_k=23)))
 
 
-@pytest.mark.parametrize("field", FEW)
+@pytest.mark.parametrize("field", often(FEW, FEW[:2]))
 def test_pointer_loads_and_packed_heads(interpret, field):
     check(interpret(Case(PACKED[field], config_of(PACK_HEADS=2, HEADS_TOGETHER=3), seq_q=19, seq_k=23)))
 
@@ -30,7 +35,7 @@ def test_windows_in_their_schedule(interpret, field):
     check(interpret(Case(PACKED[field], config_of(schedule="window", loads="descriptor"), seq_q=19, seq_k=23)))
 
 
-@pytest.mark.parametrize("field", [*FEW, "learned"])
+@pytest.mark.parametrize("field", often([*FEW, "learned"], ["causal window", "all", "learned"]))
 def test_gradients(gradients, field):  # noqa: F811
     kinds = PACKED | {"learned": kind_of(documents=True, score="s * gain[h] + w[b, i] + tanh(s) * u[j]", alibi=True)}
     gradients(Case(kinds[field], config_of(), seq_q=19, seq_k=23), of_lse=True)

@@ -26,7 +26,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("loads", ["pointer", "descriptor"])
+@pytest.mark.parametrize("loads", [pytest.param("pointer", marks=pytest.mark.slow), "descriptor"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_forward(interpret, kind, loads):
     check(interpret(Case(KINDS[kind], config_of(loads=loads), seq_q=45, seq_k=61)))

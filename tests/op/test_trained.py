@@ -14,6 +14,9 @@ from tests.op.call_examples import KINDS, RANGE, ROW, keywords, tensors
 from tests.op.cases import strided
 
 
+REST = [kind for kind in KINDS if kind not in ("sunk", "biased")]
+
+
 def learning(kind, **changes):
     """A call's keywords, with gradients for every floating tensor."""
     given = {**tensors(), **keywords(kind), **changes}
@@ -84,7 +87,7 @@ def test_only_what_asks_has_a_gradient(attn, leaf):
         assert not attn.biased(**given).requires_grad
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["sunk", "biased", *(pytest.param(kind, marks=pytest.mark.slow) for kind in REST)])
 def test_compile_in_one_graph(attn, kind):
     torch._dynamo.reset()
     fresh = attngen.load(attn.spec, db=attn.plain._db)  # the first call of its ops is the compiler's
