@@ -13,7 +13,6 @@ from attngen.spec import parse_spec
 from tests.op.call_examples import KINDS, RANGE, ROW, keywords, tensors
 from tests.op.cases import strided
 
-
 REST = [kind for kind in KINDS if kind not in ("sunk", "biased")]
 
 
