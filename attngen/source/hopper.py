@@ -26,10 +26,11 @@ def gluon(text: str) -> str:
     return re.sub(r"\btl\.", "gl.", text)
 
 
-def relative(line: str) -> str:
-    """Comparisons of whole key positions as comparisons of columns, which are constants of the code."""
-    line = re.sub(r"j\[None, :\] (>=|<) (\w+)\[:, None\]", r"column[None, :] \1 (\2 - key)[:, None]", line)
-    return re.sub(r"j\[None, :\] (>=|<) (\w+)(?=[)\s]|$)", r"column[None, :] \1 \2 - key", line)
+def relative(line: str, position: str = "j", first: str = "key") -> str:
+    """Comparisons of whole positions as comparisons of columns, which are constants of the code."""
+    whole = rf"\b{position}\[None, :\] (>=|<) (\w+)"
+    line = re.sub(rf"{whole}\[:, None\]", rf"column[None, :] \1 (\2 - {first})[:, None]", line)
+    return re.sub(rf"{whole}(?=[)\s]|$)", rf"column[None, :] \1 \2 - {first}", line)
 
 
 def tensor_names(plan: ForwardPlan) -> dict[str, list[str]]:
