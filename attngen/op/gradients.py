@@ -95,8 +95,8 @@ class Gradients:
         for read in reads:
             if read.along in ("distance", "both"):
                 raise NotGeneratedError(
-                    f"kind '{self.kind.name}': the gradient of '{read.argument}', which is read by the positions of both "
-                    "the query and the key, is not generated for packed documents"
+                    f"kind '{self.kind.name}': the gradient of '{read.argument}', which is read by the positions of "
+                    "both the query and the key, is not generated for packed documents"
                 )
 
     def _results(self, made: Mapping[str, Tensor], asked: set[str], q: Tensor) -> list[Tensor]:

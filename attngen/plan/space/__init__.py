@@ -18,7 +18,17 @@ from attngen.errors import NotGeneratedError
 from attngen.plan.base import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.space import backward, backward_hopper, block_select, gated, gathered, indexer, portable, quantise, routed
+from attngen.plan.space import (
+    backward,
+    backward_hopper,
+    block_select,
+    gated,
+    gathered,
+    indexer,
+    portable,
+    quantise,
+    routed,
+)
 from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, why_no_kernel
 from attngen.plan.space.hopper import HOPPER
 from attngen.plan.space.hopper_window import HOPPER_WINDOW

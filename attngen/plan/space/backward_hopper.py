@@ -46,7 +46,7 @@ def why_not_wide(plan: BackwardPlan, target: Target) -> str | None:
     """Why no config of ``hopper_wide`` can run ``plan``; None where some can."""
     if reason := _why_not(plan, target):
         return reason
-    if _is_wide(plan) or _is_crowded(plan) and _columns(plan) > MOST_ACCUMULATED // 2:
+    if _is_wide(plan) or (_is_crowded(plan) and _columns(plan) > MOST_ACCUMULATED // 2):
         return None
     return "a warpgroup has registers for both dk and dv, which is faster"
 
