@@ -31,7 +31,7 @@ class Gradients:
     """
 
     def __init__(self, kind: Kind, db: Database | str | None) -> None:
-        plans = plan_backward(kind)
+        plans = self._plans = plan_backward(kind)
         self.kind = kind
         self.names = (*INPUTS, *learned_arguments(kind))
         self._keywords = keywords_of(plans.q)
@@ -54,11 +54,11 @@ class Gradients:
         made: dict[str, Tensor] = {}
         sums: dict[int, Tensor] = {}
         if asked & {"k", "v"} or any(read.along == "key" for read in reads.values()):
-            launch = self._kv.at(*sizes, gluon=described and not self._kv.plan.makes(reads))
+            launch = self._kv.at(*sizes, gluon=described and not self._plans.kv.makes(reads))
             made["k"], made["v"], by_key = launch(call, rows, reads)
             sums |= by_key
         if "q" in asked or any(read.along in ("none", "query") for read in reads.values()):
-            launch = self._q.at(*sizes, gluon=described and not self._q.plan.makes(reads))
+            launch = self._q.at(*sizes, gluon=described and not self._plans.q.makes(reads))
             made["q"], by_query = launch(call, rows, reads)
             sums |= by_query
         if rows.sink_shares is not None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from attngen.config import Config
+from attngen.plan.attention import AttentionPlan
 from attngen.plan.boxes import KEYS_TURNED
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper import PRODUCER_REGISTERS, ROWS, VISITS, HopperShape
@@ -44,7 +45,7 @@ def tensor_names(plan: ForwardPlan) -> dict[str, list[str]]:
     return names
 
 
-def arguments_of_callers(plan: ForwardPlan, common: dict[str, Any]) -> list[str]:
+def arguments_of_callers(plan: AttentionPlan, common: dict[str, Any]) -> list[str]:
     """Parameters that carry something of the caller's besides q, k, v."""
     names = [re.escape(argument.name) for argument in plan.arguments]
     patterns = [re.compile(rf"{name}_(ptr|value|stride|size_\d+|stride_\d+)") for name in names]
