@@ -128,18 +128,17 @@ def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> 
     if why_not(plan, target):
         return []
     by_key = plan.kernel == "backward_kv"
-    narrow = _columns(plan) <= MOST_ACCUMULATED // 2
+    narrow, small_window = _columns(plan) <= MOST_ACCUMULATED // 2, _in_small_window(plan)
     if by_key and _is_crowded(plan) and not narrow:
         return []
-    ahead = by_key or narrow
-    if narrow:
-        tiles = [(2 * ROWS, 64, 4)]
-        if _is_bare(plan):
-            tiles = [(3 * ROWS, 64, 4), *tiles]
+    if not _is_bare(plan):
+        tiles = [(2 * ROWS, 64, 4 if narrow else 3)]
+    elif narrow:
+        tiles = [(2 * ROWS, 128, 2)] if by_key and not small_window else [(3 * ROWS, 64, 4)]
     else:
-        tiles = [(2 * ROWS, 128, 2)] if not by_key and _is_bare(plan) else [(2 * ROWS, 64, 3)]
+        tiles = [(2 * ROWS, 64, 3) if by_key else (2 * ROWS, 128, 2)]
     tiles += [(2 * ROWS, 64, 2)]
-    ahead = ahead and not (by_key and _in_small_window(plan))
+    ahead = by_key and not small_window
     order = ("BLOCK_N", "BLOCK_M") if by_key else ("BLOCK_M", "BLOCK_N")
     return [
         _preference(plan, "hopper", dict(zip(order, (kept, passing), strict=True)), stages, AHEAD=ahead)
