@@ -186,7 +186,8 @@ class QueriesLauncher(OfPairs):
             return dq.zero_(), {n: made.zero_() for n, made in sums.items()}
         if call.q.numel():
             results = {"dq": dq, **{f"drow_{n}": made for n, made in sums.items()}}
-            programs = tiles_in(seq_q, self.tile("BLOCK_M"), self.documents(call)) * heads * batch
+            programs = tiles_in(seq_q, self.tile("BLOCK_M"), self.documents(call)) * batch
+            programs *= heads // self.plan.kind.heads.group if self.config["schedule"] == "hopper_window" else heads
             self.launch(programs, self.tensors(call, rows) | results, self.sizes(call))
         return dq, sums
 

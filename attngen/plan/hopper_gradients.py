@@ -12,12 +12,13 @@ from attngen.plan.work import ELEMENT_BYTES
 
 MOST_ACCUMULATED = 256  # columns of dk and dv together for which one warpgroup has registers
 WEIGHT_BUFFERS = 2  # tiles of weights between the warpgroups of the ``hopper_wide`` schedule
+WINDOW_REGISTERS = 168  # of a thread, where three programs share a multiprocessor
 ROW_BYTES = 8  # of what a tile of queries has in the workspace: its log_sum and its delta
 
 
 @dataclass(frozen=True)
 class HopperGradientShape:
-    """What a config of the ``hopper`` or ``hopper_wide`` schedule comes to for a plan."""
+    """What a config of a Hopper schedule comes to for a plan."""
 
     consumers: int  # warpgroups that compute
     block_m: int
@@ -26,11 +27,12 @@ class HopperGradientShape:
     value_stages: int  # of backward_q, whose keys and values have slots of their own
     ahead: bool  # scores of the next tile are begun before this one is done
     wide: bool  # one warpgroup makes dv, the other dk
+    window: bool  # one warpgroup loads and computes; several programs share a multiprocessor
 
     @classmethod
     def of(cls, plan: BackwardPlan, config: Config) -> HopperGradientShape:
         block_m, block_n, stages = (int(config[name] or 0) for name in ("BLOCK_M", "BLOCK_N", "num_stages"))
-        wide = config["schedule"] == "hopper_wide"
+        wide, window = (config["schedule"] == schedule for schedule in ("hopper_wide", "hopper_window"))
         value_stages = stages
         if plan.kernel == "backward_q" and _query_bytes(plan, block_m, block_n, stages, stages) > MOST_SHARED:
             value_stages = stages - 1
@@ -42,6 +44,7 @@ class HopperGradientShape:
             value_stages=value_stages,
             ahead=wide or bool(config.get("AHEAD")),
             wide=wide,
+            window=window,
         )
 
     @property
@@ -51,11 +54,11 @@ class HopperGradientShape:
 
     @property
     def consumer_registers(self) -> int:
-        return CONSUMER_REGISTERS[self.consumers]
+        return WINDOW_REGISTERS if self.window else CONSUMER_REGISTERS[self.consumers]
 
     @property
     def entry_registers(self) -> int:
-        return ENTRY_REGISTERS[self.consumers]
+        return WINDOW_REGISTERS if self.window else ENTRY_REGISTERS[self.consumers]
 
     def shared_bytes(self, plan: BackwardPlan) -> int:
         if plan.kernel == "backward_q":

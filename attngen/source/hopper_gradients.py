@@ -36,7 +36,8 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     arguments = arguments_of_callers(plan, common)
 
     range_texts = [loop[edge] for loop in loops for edge in ("outer_first", "outer_end")]
-    edges = _edges(loops, skips=not shape.ahead if by_key else len(loops) == 1)
+    skips = not shape.ahead if by_key else len(loops) == 1
+    edges = _edges(loops, skips=skips and not shape.window)
     ends = ["offset", "key_first", "key_end"] if by_key else ["offset"]  # of a block's positions
     range_names = _used([*range_texts, *ends], [*POSITIONS])
     edge_names = _used([*(text for _, text in edges), *ends], [*POSITIONS])
@@ -52,7 +53,12 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     if by_key or _clears(by_key):
         needed |= {"key_first", "key_end"} if by_key else {"key_end"}
     first = "block_key" if by_key else "block_query"
-    located = ["batch", "kv_head" if by_key else "head", first, *(name for name in POSITIONS if name in needed)]
+    located = [
+        "batch",
+        "kv_head" if by_key or shape.window else "head",
+        first,
+        *(name for name in POSITIONS if name in needed),
+    ]
     locate = ["heads", "heads_together", "seq_q", "seq_k", "offsets_ptr", "key_range_ptr"]
     locate += ["prefix_ptr"] if "prefix" in common["symbols"] else []
     ranges = [f"{name}_{n}" for n in range(len(loops)) for name in ("first", "tiles")]
@@ -66,7 +72,10 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     results = ["dk_desc", "dv_desc"] if by_key else ["dq_desc", *taken]
     consume = [*results, *buffers, *rows, *full, *locate, *callers]
     extra: dict[str, Any] = {}
-    if shape.wide:
+    partitions: list[Role] = []
+    if shape.window:
+        extra = {"load_names": ["q_desc", "dout_desc", *taken, *buffers[:2], *rows, "full"]}
+    elif shape.wide:
         passed = ["w_tiles", "w_full"]
         make_dv = ["dv_desc", *buffers, *rows[:1], *passed, *full, *locate, *callers]
         make_dk = ["dk_desc", *buffers, *rows[1:], *passed, *full, *locate]
@@ -160,13 +169,15 @@ def _constants(plan: BackwardPlan, shape: HopperGradientShape) -> list[Assignmen
     """Sizes, and the names of the named barriers."""
     by_key = plan.kernel == "backward_kv"
     passing = "tiles of queries" if by_key else "tiles of keys"
-    out = [
-        Assignment("WARPGROUPS", str(shape.consumers), "that compute"),
+    out = [] if shape.window else [Assignment("WARPGROUPS", str(shape.consumers), "that compute")]
+    out += [
         Assignment("ROWS", str(ROWS), "keys of a warpgroup" if by_key else "queries of a warpgroup"),
         Assignment("BLOCK_M", str(shape.block_m), "queries of a tile" if by_key else "queries of a program"),
         Assignment("BLOCK_N", str(shape.block_n), "keys of a program" if by_key else "keys of a tile"),
         Assignment("STAGES", str(shape.stages), f"{passing} in shared memory"),
     ]
+    if shape.window:
+        return out
     if not by_key:
         out.append(Assignment("VALUE_STAGES", str(shape.value_stages), "tiles of values"))
     out.append(Assignment("PARTIES", str(128 * shape.consumers + 32), "threads that meet where a slot is given back"))

@@ -38,8 +38,13 @@ TEMPLATES = {  # of each kernel's schedules
         "portable": "backward_kv_portable.py.j2",
         "hopper": "backward_kv_hopper.py.j2",
         "hopper_wide": "backward_kv_hopper_wide.py.j2",
+        "hopper_window": "backward_kv_hopper_window.py.j2",
     },
-    "backward_q": {"portable": "backward_q_portable.py.j2", "hopper": "backward_q_hopper.py.j2"},
+    "backward_q": {
+        "portable": "backward_q_portable.py.j2",
+        "hopper": "backward_q_hopper.py.j2",
+        "hopper_window": "backward_q_hopper_window.py.j2",
+    },
     "backward_rows": {"portable": "backward_rows.py.j2"},
     "block_select": {"portable": "block_select_portable.py.j2"},
     "forward": {

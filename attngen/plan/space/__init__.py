@@ -2,7 +2,7 @@
 
 portable       Triton for any GPU: one loop over keys, or all keys of a small window resident
 hopper         Gluon for sm_90: one warp loads, warpgroups compute
-hopper_window  Gluon for sm_90: all keys of a small window resident
+hopper_window  Gluon for sm_90: all keys of a small window resident; of a backward pass, programs without roles
 hopper_wide    Gluon for sm_90: gradients of keys and values of wide heads
 
 Each schedule has tunables of its own, and a config has those of its schedule and no others.
@@ -52,8 +52,13 @@ __all__ = [
 # Of each kernel, in the order in which a default is looked for.
 FAMILIES: dict[str, tuple[Family, ...]] = {
     "backward_elements": (backward.PORTABLE,),
-    "backward_kv": (backward_hopper.HOPPER, backward_hopper.HOPPER_WIDE, backward.PORTABLE),
-    "backward_q": (backward_hopper.HOPPER, backward.PORTABLE),
+    "backward_kv": (
+        backward_hopper.HOPPER_WINDOW,
+        backward_hopper.HOPPER,
+        backward_hopper.HOPPER_WIDE,
+        backward.PORTABLE,
+    ),
+    "backward_q": (backward_hopper.HOPPER_WINDOW, backward_hopper.HOPPER, backward.PORTABLE),
     "backward_rows": (backward.ROWS,),
     "block_select": (block_select.PORTABLE,),
     "forward": (HOPPER_WINDOW, HOPPER, PORTABLE),

@@ -1,7 +1,8 @@
-"""The tunables of Hopper's backward kernels: one warp loads, warpgroups compute.
+"""The tunables of Hopper's backward kernels: one warp loads and warpgroups compute, but in small windows.
 
-hopper       each warpgroup makes the gradients of its own keys, or of its own queries
-hopper_wide  dk and dv of heads too wide for that: one warpgroup makes dv, the other dk
+hopper         each warpgroup makes the gradients of its own keys, or of its own queries
+hopper_wide    dk and dv of heads too wide for that: one warpgroup makes dv, the other dk
+hopper_window  small windows: programs without roles, three of them on a multiprocessor
 """
 
 from __future__ import annotations
@@ -51,6 +52,13 @@ def why_not_wide(plan: BackwardPlan, target: Target) -> str | None:
     return "a warpgroup has registers for both dk and dv, which is faster"
 
 
+def why_not_window(plan: BackwardPlan, target: Target) -> str | None:
+    """Why no config of ``hopper_window`` can run ``plan``; None where some can."""
+    if reason := _why_not(plan, target):
+        return reason
+    return None if _in_small_window(plan) else f"it is for windows of at most {SMALL_WINDOW} keys"
+
+
 def _columns(plan: BackwardPlan) -> int:
     """Of a key and its value, and so of their gradients."""
     return query_width(plan) + value_width(plan)
@@ -97,6 +105,18 @@ def parameters_wide(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...]
     )
 
 
+def parameters_window(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...]:
+    """The tunables of ``hopper_window`` with their choices."""
+    return (
+        Parameter("schedule", ("hopper_window",)),
+        Parameter("BLOCK_M", (ROWS,)),
+        Parameter("BLOCK_N", (ROWS,)),
+        Parameter("num_warps", (4,)),
+        Parameter("num_stages", (2, 3, 4)),
+        _together(plan),
+    )
+
+
 def _together(plan: BackwardPlan) -> Parameter:
     """Heads whose blocks run side by side and share the L2 cache."""
     return Parameter("HEADS_TOGETHER", tuple(sorted({1, 2, 4, 8, 16, plan.kind.heads.group})))
@@ -105,10 +125,11 @@ def _together(plan: BackwardPlan) -> Parameter:
 def feasible(plan: BackwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
     """None when ``config`` is worth compiling, else why it is not."""
     wide = config["schedule"] == "hopper_wide"
-    if reason := why_not_wide(plan, target) if wide else why_not(plan, target):
+    refuses = {"hopper": why_not, "hopper_wide": why_not_wide, "hopper_window": why_not_window}
+    if reason := refuses[str(config["schedule"])](plan, target):
         return reason
     shape = HopperGradientShape.of(plan, config)
-    if not wide and shape.consumers not in (2, 3):
+    if config["schedule"] == "hopper" and shape.consumers not in (2, 3):
         return "two or three warpgroups compute, of 64 rows each"
     by_key = plan.kernel == "backward_kv"
     accumulated = query_width(plan) + (value_width(plan) if by_key else 0)
@@ -118,7 +139,7 @@ def feasible(plan: BackwardPlan, config: Config, target: Target, problem: Proble
     if (accumulated + 2 * columns) * ROWS // 128 + OTHER_REGISTERS > shape.consumer_registers:
         return "accumulators, scores and their gradients need more registers than a thread has"
     barriers = shape.stages + (0 if by_key else shape.value_stages)
-    if barriers > NAMED_BARRIERS:
+    if not shape.window and barriers > NAMED_BARRIERS:
         return f"{barriers} named barriers; {NAMED_BARRIERS} are free"
     return target.why_too_large(shape.shared_bytes(plan))
 
@@ -154,6 +175,13 @@ def preferences_wide(plan: BackwardPlan, target: Target, problem: Problem | None
     return [_preference(plan, "hopper_wide", {"BLOCK_M": rows, "BLOCK_N": ROWS}, 2) for rows in tiles]
 
 
+def preferences_window(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
+    """What a default is taken from, best first."""
+    if why_not_window(plan, target):
+        return []
+    return [_preference(plan, "hopper_window", {"BLOCK_M": ROWS, "BLOCK_N": ROWS}, stages) for stages in (3, 2)]
+
+
 def _preference(plan: BackwardPlan, schedule: str, tile: dict[str, int], stages: int, **more: Value) -> Config:
     together = 8 if plan.kind.heads.group > 1 or _columns(plan) > MOST_ACCUMULATED else 4
     values: dict[str, Value] = {"schedule": schedule, **tile, "num_warps": 4, "num_stages": stages}
@@ -172,3 +200,6 @@ def shared_bytes(plan: BackwardPlan, config: Config, target: Target) -> int:
 
 HOPPER = Family(("hopper",), why_not, parameters, feasible, preferences, shared_bytes)
 HOPPER_WIDE = Family(("hopper_wide",), why_not_wide, parameters_wide, feasible, preferences_wide, shared_bytes)
+HOPPER_WINDOW = Family(
+    ("hopper_window",), why_not_window, parameters_window, feasible, preferences_window, shared_bytes
+)
