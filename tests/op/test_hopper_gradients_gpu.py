@@ -26,6 +26,10 @@ def kind(dim, heads=(4, 2), v_dim=None, **fields):
 
 
 BOTH_WAYS = kind(64, window=Window(64, 64))
+IN_ORDER = (
+    {"schedule": "hopper", "BLOCK_N": 192, "num_stages": 4, "AHEAD": False},
+    {"schedule": "hopper", "BLOCK_M": 192, "num_stages": 4, "AHEAD": False},
+)
 CASES = {  # kind, sizes, and changes of the default configs of backward_kv and backward_q
     "64, causal": (kind(64, causal=True), (512, 512), {}, {}),
     "64, two warpgroups": (kind(64), (333, 333), {"BLOCK_N": 128, "BLOCK_M": 128}, {"BLOCK_M": 128, "BLOCK_N": 128}),
@@ -39,8 +43,16 @@ CASES = {  # kind, sizes, and changes of the default configs of backward_kv and 
     "a padded head": (kind(24, causal=True), (200, 300), {}, {}),
     "bfloat16": (kind(128, causal=True, dtype="bfloat16"), (600, 600), {"HEADS_TOGETHER": 16}, {"HEADS_TOGETHER": 1}),
     "window": (BOTH_WAYS, (1000, 1000), {}, {}),
-    "window, scores ahead": (BOTH_WAYS, (701, 200), {"AHEAD": True}, {}),
-    "window, few queries": (BOTH_WAYS, (200, 701), {}, {"AHEAD": False}),
+    "window, more tiles than stages": (BOTH_WAYS, (701, 200), {"num_stages": 2}, {"num_stages": 2}),
+    "window, few queries": (BOTH_WAYS, (200, 701), {"num_stages": 4}, {"num_stages": 4}),
+    "window, by roles": (BOTH_WAYS, (1000, 1000), *IN_ORDER),
+    "window, by roles, ahead": (BOTH_WAYS, (701, 200), *({**changes, "AHEAD": True} for changes in IN_ORDER)),
+    "window, softcap": (
+        kind(64, (4, 1), causal=True, window=Window(99, 0), softcap=9.0),
+        (400, 400),
+        {"schedule": "hopper_window", "BLOCK_N": 64},
+        {"schedule": "hopper_window", "BLOCK_M": 64, "num_stages": 2},
+    ),
     "window behind": (kind(128, causal=True, window=Window(299, 0)), (900, 1100), {}, {}),
     "one query": (kind(64, causal=True), (1, 65), {}, {}),
     "one query, one key": (kind(128), (1, 1), {}, {}),
@@ -98,7 +110,9 @@ def test_gradients(name):
 PADDED = {"key_range": ((0, 333), (41, 397), (200, 200)), "offsets": (0, 150, -20), "batch": 3}
 
 
-@pytest.mark.parametrize("name", ["64, causal", "128, full", "window", "first keys, in order", "softcap", "256"])
+@pytest.mark.parametrize(
+    "name", ["64, causal", "128, full", "window", "window, by roles", "first keys, in order", "softcap", "256"]
+)
 def test_padding_offsets_and_views(name):
     """Keys that are not valid, and what surrounds the views, are NaN."""
     kind, _, of_keys, of_queries = CASES[name]

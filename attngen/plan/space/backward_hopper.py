@@ -177,7 +177,7 @@ def preferences_wide(plan: BackwardPlan, target: Target, problem: Problem | None
 
 def preferences_window(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
-    if why_not_window(plan, target):
+    if why_not_window(plan, target) or not _is_bare(plan):
         return []
     return [_preference(plan, "hopper_window", {"BLOCK_M": ROWS, "BLOCK_N": ROWS}, stages) for stages in (3, 2)]
 
