@@ -18,10 +18,6 @@ from attngen.source.text import LINE_LENGTH
 
 POSITIONS = ("offset", "key_first", "key_end", "prefix")  # of a sequence, as ``locate`` finds them
 SYMBOLS = ("query_first", "i_first", "i_last")  # that bounds of loops may do without
-BUFFERS = {  # in shared memory, in the order in which they are allocated
-    "backward_kv": ("q", "dout", "k", "v"),
-    "backward_q": ("q", "dout", "k", "v"),
-}
 
 
 def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[str, Any]) -> dict[str, Any]:
@@ -50,8 +46,7 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     scored_texts = scores + products
 
     needed = {"offset", *range_names, *edge_names, *hidden_names}
-    if by_key or _clears(by_key):
-        needed |= {"key_first", "key_end"} if by_key else {"key_end"}
+    needed |= {"key_first", "key_end"} if by_key else {"key_end"}  # to clear what is no valid key
     first = "block_key" if by_key else "block_query"
     located = [
         "batch",
@@ -63,7 +58,7 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     locate += ["prefix_ptr"] if "prefix" in common["symbols"] else []
     ranges = [f"{name}_{n}" for n in range(len(loops)) for name in ("first", "tiles")]
 
-    buffers = [f"{name}_tiles" for name in BUFFERS[plan.kernel]]
+    buffers = ["q_tiles", "dout_tiles", "k_tiles", "v_tiles"]
     rows = ["log_sum_rows", "delta_rows"] if by_key else []
     full = ["q_full", "dout_full", "k_full", "v_full"] if by_key else ["q_full", "k_full", "v_full"]
     taken = ["row_log_sum_ptr", "row_delta_ptr"]
@@ -115,11 +110,6 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
         "consumer_names": consume,
         "partitions": partitions,
     }
-
-
-def _clears(by_key: bool) -> bool:
-    """Whether a kernel multiplies by rows of keys, which may hold anything past the valid ones."""
-    return not by_key
 
 
 def _relative(line: str, position: str, first: str) -> str:

@@ -30,6 +30,7 @@ IN_ORDER = (
     {"schedule": "hopper", "BLOCK_N": 192, "num_stages": 4, "AHEAD": False},
     {"schedule": "hopper", "BLOCK_M": 192, "num_stages": 4, "AHEAD": False},
 )
+EACH = {"schedule": "hopper_wide", "BLOCK_M": 64, "BLOCK_N": 64, "num_stages": 2}
 CASES = {  # kind, sizes, and changes of the default configs of backward_kv and backward_q
     "64, causal": (kind(64, causal=True), (512, 512), {}, {}),
     "64, two warpgroups": (kind(64), (333, 333), {"BLOCK_N": 128, "BLOCK_M": 128}, {"BLOCK_M": 128, "BLOCK_N": 128}),
@@ -74,13 +75,8 @@ CASES = {  # kind, sizes, and changes of the default configs of backward_kv and 
     "prefix": (kind(128, causal=True, prefix="argument"), (400, 400), {}, {}),
     "ALiBi": (kind(128, causal=True, alibi=True), (400, 400), {}, {}),
     "softcap": (kind(128, causal=True, softcap=10.0), (400, 400), {}, {}),
-    "softcap, one warpgroup for both": (
-        kind(128, softcap=10.0),
-        (300, 300),
-        {"schedule": "hopper", "BLOCK_M": 64, "BLOCK_N": 128, "AHEAD": True, "num_stages": 2},
-        {},
-    ),
-    "score": (kind(128, score="s * gain[h] + tanh(s) * u[h, j]", softcap=20.0), (300, 400), {}, {}),
+    "softcap, a warpgroup for each": (kind(128, softcap=10.0), (300, 300), {**EACH, "BLOCK_M": 128}, {}),
+    "score": (kind(128, score="s * gain[h] + tanh(s) * u[h, j]", softcap=20.0), (300, 400), EACH, {}),
     "64, score": (kind(64, score="s + bias[h, i - j + 300]"), (300, 400), {}, {}),
     "256": (kind(256, causal=True), (500, 450), {}, {}),
     "256, window, softcap": (kind(256, causal=True, window=Window(199, 0), softcap=10.0), (700, 700), {}, {}),

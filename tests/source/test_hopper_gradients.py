@@ -10,7 +10,7 @@ from attngen.plan.boxes import is_gluon
 from attngen.plan.space import default_config, feasible, feasible_anywhere, shared_bytes
 from attngen.plan.space.backward_hopper import HOPPER, HOPPER_WIDE, HOPPER_WINDOW
 from attngen.source import cross, render
-from attngen.spec.model import Heads, Kind, Window
+from attngen.spec.model import HeadDim, Heads, Kind, Window
 from attngen.target import get_target
 from tests.op.cases import kind_of
 from tests.op.test_interpreter import FIELDS
@@ -21,8 +21,8 @@ from tests.source.test_text import GOLDEN, LONG, REGENERATE
 pytestmark = pytest.mark.usefixtures("fresh_caches")
 
 H100 = get_target("h100")
-MOST_SPILLS = 260  # bytes a thread, before and after the loops
-SPILLS_IN_LOOPS = 16  # instructions
+MOST_SPILLS = 300  # bytes a thread, before and after the loops
+SPILLS_IN_LOOPS = 30  # instructions, of several hundred
 
 
 def kind(dims, heads=(8, 8), **fields) -> Kind:
@@ -47,7 +47,11 @@ KERNELS = {  # the kernel, the kind, and changes of its default config
     "keys, 128 wide, in order": ("kv", kind((128, 128), (8, 2)), {"AHEAD": False}),
     "keys, 128 wide, prefix": ("kv", kind((128, 128), (8, 2), causal=True, prefix="argument"), {}),
     "keys, 128 wide, softcap": ("kv", kind((128, 128), (8, 2), softcap=50.0), {}),
-    "keys, 128 wide, score": ("kv", kind((128, 128), score="s * gain[h] + tanh(s) * u[h, j]"), {}),
+    "keys, 128 wide, score": (
+        "kv",
+        kind((128, 128), score="s * gain[h] + tanh(s) * u[h, j]"),
+        {"schedule": "hopper_wide", "BLOCK_M": 64, "BLOCK_N": 64},
+    ),
     "keys, 128 and 64 wide": ("kv", kind((128, 64), causal=True, dtype="float16"), {}),
     "keys, 256 wide": ("kv", kind((256, 256), (8, 4), causal=True), {}),
     "queries, 64 wide": ("q", kind((64, 64), causal=True), {}),
@@ -108,18 +112,16 @@ def structures(plan):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Every kernel, and every field in two structures."""
+    """Every kernel, and every field in one of its structures, by turns."""
     made = tmp_path_factory.mktemp("generated")
     sources = {name: planned(name) for name in KERNELS}
-    for field, small in FIELDS.items():
+    for n, (field, small) in enumerate(FIELDS.items()):
         if field in LONG:
             continue
-        for dims in ((64, 64), (128, 128)):
-            wide = Kind(**{**vars(small), "heads": Heads(4, 2), "head_dim": type(small.head_dim)(*dims)})
-            for plan in (plan_backward(wide).kv, plan_backward(wide).q):
-                made_of = structures(plan)
-                for config in (made_of[0], made_of[-1]):
-                    sources[f"{field} {dims[0]} {plan.kernel} {config.label()}"] = plan, config
+        width = (64, 128)[n // 2 % 2]
+        wide = Kind(**{**vars(small), "heads": Heads(4, 2), "head_dim": HeadDim(width, width)})
+        for plan in (plan_backward(wide).kv, plan_backward(wide).q):
+            sources[f"{field} {plan.kernel}"] = plan, structures(plan)[-(n % 2)]
     for name, (plan, config) in sources.items():
         (made / f"{''.join(c if c.isalnum() else '_' for c in name)}.py").write_text(render(plan, config).text)
     return made
@@ -154,5 +156,5 @@ def test_other_targets_and_wide_heads():
     assert "sm_90" in str(HOPPER.why_not(plan, get_target("a100")))
     assert "wide" in str(HOPPER.why_not(plan, H100))
     assert HOPPER_WIDE.why_not(plan, H100) is None
-    assert "faster" in str(HOPPER_WIDE.why_not(plan_backward(kind((128, 128))).kv, H100))
+    assert "registers" in str(HOPPER_WIDE.why_not(plan_backward(kind((128, 128))).kv, H100))
     assert "windows" in str(HOPPER_WINDOW.why_not(plan, H100))

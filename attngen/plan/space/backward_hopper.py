@@ -49,7 +49,7 @@ def why_not_wide(plan: BackwardPlan, target: Target) -> str | None:
         return reason
     if _is_wide(plan) or (_is_crowded(plan) and _columns(plan) > MOST_ACCUMULATED // 2):
         return None
-    return "a warpgroup has registers for both dk and dv, which is faster"
+    return "a warpgroup has registers for both dk and dv"
 
 
 def why_not_window(plan: BackwardPlan, target: Target) -> str | None:
@@ -150,16 +150,19 @@ def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> 
         return []
     by_key = plan.kernel == "backward_kv"
     narrow, small_window = _columns(plan) <= MOST_ACCUMULATED // 2, _in_small_window(plan)
-    if by_key and _is_crowded(plan) and not narrow:
-        return []
-    if not _is_bare(plan):
-        tiles = [(2 * ROWS, 64, 4 if narrow else 3)]
-    elif narrow:
-        tiles = [(2 * ROWS, 128, 2)] if by_key and not small_window else [(3 * ROWS, 64, 4)]
+    if not by_key and not narrow:
+        tiles = [(2 * ROWS, 64, 2)]
+    elif not narrow:
+        tiles = [(2 * ROWS, 64, 3)]
+    elif not _is_bare(plan):
+        tiles = [(2 * ROWS, 64, 4)]
     else:
-        tiles = [(2 * ROWS, 64, 3) if by_key else (2 * ROWS, 128, 2)]
+        tiles = [(2 * ROWS, 128, 2)] if by_key and not small_window else [(3 * ROWS, 64, 4)]
     tiles += [(2 * ROWS, 64, 2)]
-    ahead = by_key and not small_window
+    if by_key:
+        ahead = not small_window and (narrow or not _is_crowded(plan))
+    else:
+        ahead = query_width(plan) > MOST_ACCUMULATED // 2 and _is_bare(plan)
     order = ("BLOCK_N", "BLOCK_M") if by_key else ("BLOCK_M", "BLOCK_N")
     return [
         _preference(plan, "hopper", dict(zip(order, (kept, passing), strict=True)), stages, AHEAD=ahead)
@@ -171,8 +174,7 @@ def preferences_wide(plan: BackwardPlan, target: Target, problem: Problem | None
     """What a default is taken from, best first."""
     if why_not_wide(plan, target):
         return []
-    tiles = [64] if _is_wide(plan) or plan.kind.score is not None else [128, 64]
-    return [_preference(plan, "hopper_wide", {"BLOCK_M": rows, "BLOCK_N": ROWS}, 2) for rows in tiles]
+    return [_preference(plan, "hopper_wide", {"BLOCK_M": 64, "BLOCK_N": ROWS}, 2)]
 
 
 def preferences_window(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
