@@ -13,8 +13,11 @@ from attngen.op.arguments import MAX_GRID, document_count, length_values, list_v
 from attngen.op.block_lists import turned_lists
 from attngen.op.bound import Bound, compiled_of
 from attngen.op.checks import keywords_of
+from attngen.op.descriptor import Descriptor, can_describe
 from attngen.op.launch import Kept, signature_of
 from attngen.plan.backward import BackwardPlan
+from attngen.plan.boxes import is_gluon
+from attngen.plan.hopper_gradients import gradient_boxes
 from attngen.source import render
 from attngen.source.backward import STRIDED
 
@@ -37,6 +40,10 @@ class Call(NamedTuple):
     v: torch.Tensor
     dout: torch.Tensor
     extras: Sequence[Any]  # in the order of the op's keywords
+
+    def can_be_described(self) -> bool:
+        """Whether the copy engine takes what the kernels read."""
+        return all(can_describe(tensor) for tensor in (self.q, self.k, self.v, self.dout))
 
 
 class Strip(NamedTuple):
@@ -121,6 +128,11 @@ class GradientLauncher:
                     values[f"{argument.name}_size_{n}"] = tensors[argument.name].shape[n]
                     values[f"{argument.name}_stride_{n}"] = tensors[argument.name].stride(n)
         places = {f"{name}_ptr": n for n, name in enumerate(tensors)}
+        if is_gluon(self.config):
+            values["heads_together"] = self.config["HEADS_TOGETHER"]
+            for name, box in gradient_boxes(self.plan, self.config).items():
+                values[f"{name}_desc"] = Descriptor(tensors[name], box, gluon=True)
+            places |= {f"{name}_desc": n for n, name in enumerate(tensors)}
         numbers = [*(f"{name}_value" for name in tensors), *changing]
         constants = {name: self.config[name] for name in self.source.constexprs}
         device = next(tensor.device for tensor in tensors.values() if isinstance(tensor, torch.Tensor))
@@ -187,7 +199,8 @@ class QueriesLauncher(OfPairs):
             return dq.zero_(), {n: made.zero_() for n, made in sums.items()}
         if call.q.numel():
             results = {"dq": dq, **{f"drow_{n}": made for n, made in sums.items()}}
-            programs = tiles_in(seq_q, self.tile("BLOCK_M"), self.documents(call)) * heads * batch
+            programs = tiles_in(seq_q, self.tile("BLOCK_M"), self.documents(call)) * batch
+            programs *= heads // self.plan.kind.heads.group if self.config["schedule"] == "hopper_window" else heads
             self.launch(programs, self.tensors(call, rows) | results, self.sizes(call))
         return dq, sums
 

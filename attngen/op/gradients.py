@@ -50,13 +50,16 @@ class Gradients:
         reads = {read.index: read for read in self._learned if read.argument in asked}
         if self.kind.documents:
             self._refuse_elements(reads.values())
+        described = call.can_be_described()
         made: dict[str, Tensor] = {}
         sums: dict[int, Tensor] = {}
         if asked & {"k", "v"} or any(read.along == "key" for read in reads.values()):
-            made["k"], made["v"], of_keys = self._kv.at(*sizes)(by_key(self._plans.kv, call), rows, reads)
+            launch = self._kv.at(*sizes, gluon=described and not self._plans.kv.makes(reads))
+            made["k"], made["v"], of_keys = launch(by_key(self._plans.kv, call), rows, reads)
             sums |= of_keys
         if "q" in asked or any(read.along in ("none", "query") for read in reads.values()):
-            made["q"], by_query = self._q.at(*sizes)(call, rows, reads)
+            launch = self._q.at(*sizes, gluon=described and not self._plans.q.makes(reads))
+            made["q"], by_query = launch(call, rows, reads)
             sums |= by_query
         if rows.sink_shares is not None:
             made["sink"] = rows.sink_shares.sum((0, 2)).to(given["sink"].dtype)

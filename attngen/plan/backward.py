@@ -10,7 +10,7 @@ keys it sees, a tile of keys over the queries that see it, so that sums have one
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,10 @@ class BackwardPlan(AttentionPlan):
 
     kernel: BackwardKernel
     learned: tuple[Learned, ...] = ()
+
+    def makes(self, reads: Collection[int]) -> bool:
+        """Whether it makes the shares of some of these reads, by their numbers; Hopper's schedules do not."""
+        return any(read.index in reads for read in self.learned)
 
 
 @dataclass(frozen=True)

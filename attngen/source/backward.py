@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from attngen.config import Config
 from attngen.plan.attention import LOG2E
 from attngen.plan.backward import BackwardPlan
+from attngen.plan.boxes import is_gluon
+from attngen.plan.hopper_gradients import HopperGradientShape, gradient_boxes
 from attngen.source.context import docstring, element_names, helpers_of, loops_of, residual_nodes, shifted
 from attngen.source.elementwise import BY_KEY, BY_QUERY, Assignment, merged, row_bounds, visible_lines
 from attngen.source.gradients import gradient_lines
+from attngen.source.hopper_gradients import hopper_gradients_context
 from attngen.source.parameters import Parameter, axes, given_parameters, lengths, shape_of, unspecialised
-from attngen.source.types import NOTHING, WHOLE, pointer
+from attngen.source.types import NOTHING, WHOLE, descriptor, pointer
 
 ROW = "[batch, heads, seq_q], float32"
 SHAPES = {  # heads, sequence, dim, and what it is
@@ -52,6 +56,7 @@ SUMS = {
     "backward_elements": ("delement", "[heads of the strip, queries, columns], float32, or None: the gradient of"),
 }
 LOG_SUM = Parameter("row_log_sum_ptr", f"{ROW}, base-2 log of a row's denominator, inf where it sees no key")
+TOGETHER = Parameter("heads_together", "heads whose blocks run side by side and share the L2 cache")
 DELTA = Parameter("row_delta_ptr", f"{ROW}, sum(out * dout) less what the gradient of lse takes")
 STRIP = [
     Parameter("strip_first", "first query of the strip"),
@@ -59,6 +64,7 @@ STRIP = [
     Parameter("strip_head", "first head of the strip, counted over all sequences"),
     Parameter("strip_columns", "keys, or distances of keys from queries"),
 ]
+OTHER_NUMBERS = [TOGETHER, *STRIP]  # that change from call to call
 OPTIONAL = ("offsets_ptr", "key_range_ptr", "dlse_ptr", "dsink_ptr")  # None is compiled for
 
 
@@ -70,23 +76,24 @@ def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
     terms = merged(plan.terms)
     bounds, visible = row_bounds(terms, tile)
     nodes = residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
-    lines = gradient_lines(plan, tile, plan.learned, TAKEN[plan.kernel])
+    hopper = is_gluon(config)
+    lines = gradient_lines(plan, tile, () if hopper else plan.learned, TAKEN[plan.kernel])
     state = _state(plan)
-    return {
+    context = {
         **_common(plan, config, [LOG_SUM, DELTA]),
         "entry": f"attention_{plan.kernel}",
         "tile_function": "gradient_tile",
         "constants": _constants(plan),
         "helpers": helpers_of(plan, nodes),
         "element_ranks": sorted({argument.rank for argument in plan.arguments if argument.shape == "tensor"}),
-        "constexprs": ("BLOCK_M", "BLOCK_N"),
+        "constexprs": () if hopper else ("BLOCK_M", "BLOCK_N"),
         "unbalanced": plan.unbalanced,
         "loads": "pointer",
         "documents": plan.kind.documents,
         "blocks": plan.kind.blocks is not None,
         "shifted": shifted(STRIDED[plan.kernel]),
         "row_bounds": bounds,
-        "visible_lines": visible_lines(terms, visible, tile, 8, plan.kind.blocks is not None),
+        "visible_lines": visible_lines(terms, visible, tile, 4 if hopper else 8, plan.kind.blocks is not None),
         "residual": any(term.residual for term in terms),
         "score_lines": lines.scores,
         "gradient_lines": lines.products,
@@ -96,6 +103,7 @@ def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
         "loops": loops_of(plan, names=tile.symbols),
         "symbols": {"i", "i_first", "i_last"} | ({"prefix"} if plan.kind.prefix == "argument" else set()),
     }
+    return hopper_gradients_context(plan, config, context) if hopper else context
 
 
 def _state(plan: BackwardPlan) -> list[str]:
@@ -148,10 +156,12 @@ def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[st
     """What all three have: parameters, their types, the compiler's options."""
     strided = STRIDED[plan.kernel]
     results = [name for name in strided if name in ("dq", "dk", "dv")]
-    taken = [_strided(plan, name) for name in strided if name not in results]
+    hopper = is_gluon(config)
+    tensor = partial(_described, plan, config) if hopper else partial(_strided, plan)
+    taken = [tensor(name) for name in strided if name not in results]
     taken += own
-    taken += [_strided(plan, name) for name in results]
-    for read in plan.learned:
+    taken += [tensor(name) for name in results]
+    for read in () if hopper else plan.learned:
         name, comment = SUMS[plan.kernel]
         taken.append(Parameter(f"{name}_{read.index}_ptr", f"{comment} {read.argument}"))
     if plan.kernel == "backward_elements":
@@ -160,7 +170,10 @@ def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[st
         taken += [parameter for parameter in given_parameters(plan) if not parameter.name.startswith("sink")]
     of_rows = plan.kernel == "backward_rows"
     across = "bhs" if of_rows else axes(plan)
-    taken += [Parameter(f"stride_{word}{axis}") for word in strided.values() for axis in across]
+    if hopper:
+        taken.append(TOGETHER)
+    else:
+        taken += [Parameter(f"stride_{word}{axis}") for word in strided.values() for axis in across]
     taken += [Parameter("heads", "query heads"), *([Parameter("seq_q")] if of_rows else lengths(plan))]
     names = [parameter.name for parameter in taken]
     return {
@@ -169,9 +182,9 @@ def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[st
         "docstring": docstring(plan, f"Attention backward, {TITLES[plan.kernel]}"),
         "packed": False,
         "parameters": taken,
-        "types": tuple(_type_of(plan, name) for name in names),
-        "unspecialised": [name for name in (*unspecialised(plan), *(p.name for p in STRIP)) if name in names],
-        "options": {"num_warps": config["num_warps"], "num_stages": config["num_stages"]},
+        "types": tuple(_type_of(plan, config, name) for name in names),
+        "unspecialised": [name for name in (*unspecialised(plan), *(p.name for p in OTHER_NUMBERS)) if name in names],
+        "options": _options(plan, config),
         "qk_chunks": plan.qk_chunks,
         "v_chunks": plan.v_chunks,
         "precision": ', input_precision="ieee"' if plan.kind.dtype == "float32" else "",
@@ -185,7 +198,23 @@ def _strided(plan: BackwardPlan, name: str) -> Parameter:
     return Parameter(f"{name}_ptr", shape_of(plan, heads, sequence, dim) + meaning)
 
 
-def _type_of(plan: BackwardPlan, name: str) -> str:
+def _described(plan: BackwardPlan, config: Config, name: str) -> Parameter:
+    heads, sequence, dim, meaning = SHAPES[name]
+    *_, rows, width = gradient_boxes(plan, config)[name]
+    boxes = f"boxes of {rows} x {width}"
+    return Parameter(f"{name}_desc", f"{shape_of(plan, heads, sequence, dim)}{meaning}, {boxes}")
+
+
+def _options(plan: BackwardPlan, config: Config) -> dict[str, Any]:
+    """Warps, stages and registers, as Triton takes them."""
+    if is_gluon(config):
+        return {"num_warps": 4, "maxnreg": HopperGradientShape.of(plan, config).entry_registers}
+    return {"num_warps": config["num_warps"], "num_stages": config["num_stages"]}
+
+
+def _type_of(plan: BackwardPlan, config: Config, name: str) -> str:
+    if name.endswith("_desc"):
+        return descriptor(gradient_boxes(plan, config)[name.removesuffix("_desc")], plan.kind.dtype, gluon=True)
     if name in OPTIONAL or name.startswith(tuple(f"{word}_" for word, _ in SUMS.values())):
         return NOTHING
     if name.endswith("_ptr"):

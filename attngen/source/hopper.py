@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from attngen.config import Config
+from attngen.plan.attention import AttentionPlan
 from attngen.plan.boxes import KEYS_TURNED
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper import PRODUCER_REGISTERS, ROWS, VISITS, HopperShape
@@ -26,10 +27,11 @@ def gluon(text: str) -> str:
     return re.sub(r"\btl\.", "gl.", text)
 
 
-def relative(line: str) -> str:
-    """Comparisons of whole key positions as comparisons of columns, which are constants of the code."""
-    line = re.sub(r"j\[None, :\] (>=|<) (\w+)\[:, None\]", r"column[None, :] \1 (\2 - key)[:, None]", line)
-    return re.sub(r"j\[None, :\] (>=|<) (\w+)(?=[)\s]|$)", r"column[None, :] \1 \2 - key", line)
+def relative(line: str, position: str = "j", first: str = "key") -> str:
+    """Comparisons of whole positions as comparisons of columns, which are constants of the code."""
+    whole = rf"\b{position}\[None, :\] (>=|<) (\w+)"
+    line = re.sub(rf"{whole}\[:, None\]", rf"column[None, :] \1 (\2 - {first})[:, None]", line)
+    return re.sub(rf"{whole}(?=[)\s]|$)", rf"column[None, :] \1 \2 - {first}", line)
 
 
 def tensor_names(plan: ForwardPlan) -> dict[str, list[str]]:
@@ -43,7 +45,7 @@ def tensor_names(plan: ForwardPlan) -> dict[str, list[str]]:
     return names
 
 
-def arguments_of_callers(plan: ForwardPlan, common: dict[str, Any]) -> list[str]:
+def arguments_of_callers(plan: AttentionPlan, common: dict[str, Any]) -> list[str]:
     """Parameters that carry something of the caller's besides q, k, v."""
     names = [re.escape(argument.name) for argument in plan.arguments]
     patterns = [re.compile(rf"{name}_(ptr|value|stride|size_\d+|stride_\d+)") for name in names]

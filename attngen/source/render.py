@@ -34,8 +34,17 @@ from attngen.source.types import NOTHING
 
 TEMPLATES = {  # of each kernel's schedules
     "backward_elements": {"portable": "backward_elements_portable.py.j2"},
-    "backward_kv": {"portable": "backward_kv_portable.py.j2"},
-    "backward_q": {"portable": "backward_q_portable.py.j2"},
+    "backward_kv": {
+        "portable": "backward_kv_portable.py.j2",
+        "hopper": "backward_kv_hopper.py.j2",
+        "hopper_wide": "backward_kv_hopper_wide.py.j2",
+        "hopper_window": "backward_kv_hopper_window.py.j2",
+    },
+    "backward_q": {
+        "portable": "backward_q_portable.py.j2",
+        "hopper": "backward_q_hopper.py.j2",
+        "hopper_window": "backward_q_hopper_window.py.j2",
+    },
     "backward_rows": {"portable": "backward_rows.py.j2"},
     "block_select": {"portable": "block_select_portable.py.j2"},
     "forward": {
@@ -159,6 +168,7 @@ def _environment() -> jinja2.Environment:
     environment.globals["decorator"] = decorator
     environment.globals["fold"] = fold
     environment.filters["suffixed"] = lambda name, suffix: f"{name}{suffix}"
+    environment.filters["prefixed"] = lambda name, prefix: f"{prefix}{name}"
     return environment
 
 

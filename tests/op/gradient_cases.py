@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from attngen.op.gradients import Gradients
 from attngen.op.launch import Launcher
 from attngen.plan import plan_forward
 from attngen.plan.backward import plan_backward
+from attngen.plan.boxes import is_gluon
 from attngen.spec.learned import learned_arguments
 from attngen.spec.model import Kind
 from tests.op.cases import Case, inputs_of, largest, strided
@@ -46,10 +48,12 @@ def run(
     twice: bool = False,
     strip_bytes: int | None = None,
     device: str = "cpu",
+    configs: Mapping[str, Config] | None = None,
 ) -> Shares:
     """Forward and backward of ``case``; its config is that of the forward kernel, whose tiles the others have too.
 
     ``of_lse``: lse has a gradient as well. ``wanted``: names of the gradients that are asked for, default all.
+    ``configs``: of backward kernels that have another one.
     """
     kind = case.kind
     inputs = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in inputs_of(case).items()}
@@ -61,9 +65,9 @@ def run(
         dout = strided(dout)
     most = dict(learned.STRIP_BYTES)
     learned.STRIP_BYTES.update({} if strip_bytes is None else dict.fromkeys(most, strip_bytes))
-    made = gradients_by_kernels(case, inputs, out, lse, dout, dlse, wanted)
+    made = gradients_by_kernels(case, inputs, out, lse, dout, dlse, wanted, configs or {})
     learned.STRIP_BYTES.update(most)
-    again = gradients_by_kernels(case, inputs, out, lse, dout, dlse, wanted) if twice else made
+    again = gradients_by_kernels(case, inputs, out, lse, dout, dlse, wanted, configs or {}) if twice else made
     exact = exact_gradients(kind, inputs, dout, dlse)
     allowed = gradient_bounds(case, inputs, dout, dlse, lse)
     shares = {}
@@ -76,12 +80,15 @@ def run(
     return Shares(shares, repeated, {name: tuple(found.stride()) for name, found in made.items()})
 
 
-def gradients_by_kernels(case, inputs, out, lse, dout, dlse, wanted=()) -> dict[str, torch.Tensor]:
+def gradients_by_kernels(
+    case, inputs, out, lse, dout, dlse, wanted: tuple[str, ...], configs: Mapping[str, Config]
+) -> dict[str, torch.Tensor]:
     """By name; those that are not ``wanted`` are left out."""
     made = Gradients(case.kind, db="sqlite://")
+    small = tiles(int(case.config["BLOCK_M"] or 16), int(case.config["BLOCK_N"] or 16))
     for launchers in (made._rows, made._kv, made._q, made._elements):
         if launchers is not None:
-            launchers.chooser = Fixed(tiles(int(case.config["BLOCK_M"] or 16), int(case.config["BLOCK_N"] or 16)))
+            launchers.chooser = Fixed(configs.get(launchers.plan.kernel, small))
     extras = [inputs.get(name) for name in keywords_of(plan_backward(case.kind).q)]
     asked = [not wanted or name in wanted for name in made.names]
     found = made.cuda(dout, dlse, inputs["q"], inputs["k"], inputs["v"], out, lse, *extras, asked)
@@ -95,6 +102,7 @@ class Fixed:
     config: Config
 
     def at(self, problem: Any, *, gluon: bool = True) -> Chosen:
+        assert gluon or not is_gluon(self.config)
         return Chosen(self.config, "fixed")
 
 

@@ -2,7 +2,8 @@
 
 portable       Triton for any GPU: one loop over keys, or all keys of a small window resident
 hopper         Gluon for sm_90: one warp loads, warpgroups compute
-hopper_window  Gluon for sm_90: all keys of a small window resident
+hopper_window  Gluon for sm_90: all keys of a small window resident; of a backward pass, programs without roles
+hopper_wide    Gluon for sm_90: gradients of keys and values of wide heads
 
 Each schedule has tunables of its own, and a config has those of its schedule and no others.
 """
@@ -17,7 +18,17 @@ from attngen.errors import NotGeneratedError
 from attngen.plan.base import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.forward import ForwardPlan
-from attngen.plan.space import backward, block_select, gated, gathered, indexer, portable, quantise, routed
+from attngen.plan.space import (
+    backward,
+    backward_hopper,
+    block_select,
+    gated,
+    gathered,
+    indexer,
+    portable,
+    quantise,
+    routed,
+)
 from attngen.plan.space.common import FEW_QUERIES, Family, Parameter, why_no_kernel
 from attngen.plan.space.hopper import HOPPER
 from attngen.plan.space.hopper_window import HOPPER_WINDOW
@@ -41,8 +52,13 @@ __all__ = [
 # Of each kernel, in the order in which a default is looked for.
 FAMILIES: dict[str, tuple[Family, ...]] = {
     "backward_elements": (backward.PORTABLE,),
-    "backward_kv": (backward.PORTABLE,),
-    "backward_q": (backward.PORTABLE,),
+    "backward_kv": (
+        backward_hopper.HOPPER_WINDOW,
+        backward_hopper.HOPPER,
+        backward_hopper.HOPPER_WIDE,
+        backward.PORTABLE,
+    ),
+    "backward_q": (backward_hopper.HOPPER_WINDOW, backward_hopper.HOPPER, backward.PORTABLE),
     "backward_rows": (backward.ROWS,),
     "block_select": (block_select.PORTABLE,),
     "forward": (HOPPER_WINDOW, HOPPER, PORTABLE),
