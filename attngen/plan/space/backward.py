@@ -124,7 +124,7 @@ def _rows_feasible(plan: BackwardPlan, config: Config, target: Target, problem: 
 def _row_preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
     return [
         Config(schedule="portable", BLOCK_M=rows, num_warps=warps, num_stages=1)
-        for rows, warps in product((32, 16, 64, 8, 128), (4, 8, 2))
+        for rows, warps in product((16, 32, 64, 8, 128), (4, 8, 2))
     ]
 
 
