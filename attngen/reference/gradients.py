@@ -82,6 +82,7 @@ def _backward(
     v: torch.Tensor,
     sizes: tuple[float, float] | None,
     kept: dict[int, torch.Tensor],
+    /,
     *,
     sink: torch.Tensor | None = None,
     alibi_slopes: torch.Tensor | None = None,

@@ -21,7 +21,7 @@ CASES = {name: case for name, case in TABLE.items() if name != "one query"} | {
     "dilation": (kind_of(causal=True, dilation=3, window=Window(300, 0), **SMALL), 1000, 1000),
     "always": (kind_of(causal=True, window=Window(99, 0), always_first=4, **SMALL), 1500, 1500),
     "documents by mask": (kind_of(mask="doc[b, i] == doc[b, j]", causal=True, **SMALL), 777, 777),
-    "learned gates": (kind_of(score="s * gain[h] + w[i] + tanh(s) * u[h, j]", softcap=20.0, **SMALL), 600, 700),
+    "learned gates": (kind_of(score="s * (gain[h] + w[i]) + tanh(s) * u[h, j]", softcap=20.0, **SMALL), 600, 700),
     "learned bias of the distance": (kind_of(score="s + bias[h, i - j + 32]", **{**SMALL, "scale": 1.0}), 640, 640),
     "learned elements": (kind_of(score="s + e[i // 8, j // 8]", causal=True, sink=True, **SMALL), 500, 500),
     "more queries": (kind_of(causal=True, **SMALL), 1500, 700),
