@@ -143,6 +143,8 @@ def feasible(plan: BackwardPlan, config: Config, target: Target, problem: Proble
     barriers = shape.stages + (0 if by_key else shape.value_stages)
     if not shape.window and barriers > NAMED_BARRIERS:
         return f"{barriers} named barriers; {NAMED_BARRIERS} are free"
+    if shape.window and 2 * shape.shared_bytes(plan) > target.shared_per_sm:
+        return "a program without roles needs another beside it, to hide its latency"
     return target.why_too_large(shape.shared_bytes(plan))
 
 
@@ -181,7 +183,7 @@ def preferences_wide(plan: BackwardPlan, target: Target, problem: Problem | None
 
 def preferences_window(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
-    if why_not_window(plan, target) or not _is_bare(plan):
+    if why_not_window(plan, target) or not _is_bare(plan) or _columns(plan) > MOST_ACCUMULATED // 2:
         return []
     return [_preference(plan, "hopper_window", {"BLOCK_M": ROWS, "BLOCK_N": ROWS}, stages) for stages in (3, 2)]
 
