@@ -101,11 +101,15 @@ def attention_of(name: str) -> str:
     return register(spec_of(name), name=f"attngen-{name.replace('_', '-')}")
 
 
-@functools.cache
-def model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
+def made(name: str, **changes):
     torch.manual_seed(0)
     kind = AutoModel if name == "modernbert" else AutoModelForCausalLM
-    return kind.from_config(config(name)).eval().to(device, dtype)
+    return kind.from_config(config(name, **changes))
+
+
+@functools.cache
+def model(name: str, device: str = "cpu", dtype: torch.dtype = torch.float32):
+    return made(name).eval().to(device, dtype)
 
 
 def batch(padding: str, device: str = "cpu") -> dict[str, torch.Tensor]:
