@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from attngen import reference
 from attngen.plan import plan_forward
+from attngen.plan.backward import backward_plans
 from attngen.plan.space import default_config
 from attngen.spec import Kind, parse_spec
 from attngen.spec.model import Window
@@ -52,9 +54,6 @@ def broken(change):
     """A kernel whose result ``change(out, lse, inputs)`` has spoilt."""
 
     def make(plan, config):
-        if plan.kernel != "forward":
-            return right_kernel(plan)
-
         def kernel(**inputs):
             out, lse = exact(plan, config)(**inputs)
             return change(out.clone(), lse.clone(), inputs)
@@ -73,8 +72,9 @@ def another(**fields):
     return make
 
 
-def verify(kind, make, seqs=()):
-    return list(verify_kinds([kind], H100, interpret=True, seqs=seqs, make_kernel=make))
+def verify(kind, make, seqs=(), backward=False):
+    with patch("attngen.verify.kinds.backward_plans", backward_plans if backward else lambda kind: ()):
+        return list(verify_kinds([kind], H100, interpret=True, seqs=seqs, make_kernel=make))
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +106,6 @@ def test_a_kernel_of_another_mask_or_score_fails(fields, make):
     if "sink" in fields:  # without its sink a kernel takes no such argument
 
         def make(plan, config):
-            if plan.kernel != "forward":
-                return right_kernel(plan)
             return lambda sink, **inputs: exact(replace(plan, kind=replace(plan.kind, sink=False)), config)(**inputs)
 
     found = verify(kind_of(fields), make)
@@ -172,12 +170,19 @@ def test_a_config_that_does_not_fit_is_skipped():
         pass
 
     def make(plan, config):
-        if config.get("loads") == "pointer":
+        if config["loads"] == "pointer":
             raise OutOfResources
         return exact(plan, config)
 
     found = verify(kind_of("causal: true"), make)
     assert {f.status for f in found} == {"ok", "skipped"}
+
+
+@pytest.mark.parametrize(("name", "seqs"), [*((name, (50,)) for name in SPECS), ("sink", ())])
+def test_right_gradients_pass(name, seqs):
+    found = verify(kind_of(SPECS[name]), exact, seqs, backward=True)
+    assert all(f.status == "ok" for f in found), [f for f in found if f.status != "ok"]
+    assert {f.kernel for f in found} == {"forward", "backward_rows", "backward_kv", "backward_q"}
 
 
 @pytest.mark.parametrize("kernel", ["backward_rows", "backward_kv", "backward_q"])
@@ -192,14 +197,14 @@ def test_wrong_gradients_fail(kernel):
             return right_kernel(replace(plan, kind=replace(plan.kind, window=Window(24, 0))))
         return lambda sink, **inputs: right_kernel(plan)(sink=sink + 0.01, **inputs)
 
-    found = verify(kind, make, seqs=(130,))
+    found = verify(kind, make, seqs=(130,), backward=True)
     assert {f.kernel for f in found if f.status == "failed"} == {kernel}
     faults = {f.fault for f in found if f.status == "failed"}
     assert all(fault.endswith("the error is larger than rounding explains") for fault in faults)
 
 
 def test_kernels_of_every_learned_read_are_verified():
-    found = verify(kind_of("score: 's * gain[h] + u[j] + e[i // 8, j // 8]'"), exact)
+    found = verify(kind_of("score: 's * gain[h] + u[j] + e[i // 8, j // 8]'"), exact, (50,), backward=True)
     assert {f.status for f in found} == {"ok"}
     assert {f.kernel for f in found} == {
         "forward",
