@@ -100,12 +100,12 @@ def _op(kind: Kind, function: str, target: Target, db: Database | str | None, gi
         return make_sparse_op(kind, function, target, db)
     if selects_blocks(kind):
         return make_block_op(kind, function, target, db)
+    plan = plan_forward(kind)
     for field in ("documents", "blocks"):
         if getattr(kind, field):
             raise NotGeneratedError(
                 f"kind '{kind.name}': '{field}' is not generated as a package; attngen.load() has it"
             )
-    plan = plan_forward(kind)
     return make_op(plan, function, config_table(plan, target, db))
 
 
