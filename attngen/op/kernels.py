@@ -12,7 +12,7 @@ from attngen.op.gated import GatedLauncher
 from attngen.op.gathered import GatheredLauncher
 from attngen.op.gradient_launch import ElementsLauncher, KeysLauncher, QueriesLauncher, RowsLauncher
 from attngen.op.indexer import IndexerLauncher
-from attngen.op.launch import Launcher
+from attngen.op.launch import MAX_KEPT_SHAPES, Launcher
 from attngen.op.quantise import QuantiseLauncher
 from attngen.op.routed import RoutedLauncher
 from attngen.op.select import SelectLauncher
@@ -46,11 +46,22 @@ class Launchers:
     def __init__(self, plan: Plan, db: Database | str | None = None) -> None:
         self.plan = plan
         self.chooser = Chooser(plan, db)
+        self._digest = plan.kind.digest()
         self._made: dict[Config, Any] = {}
+        self._at: dict[tuple[int, int, int, bool], Any] = {}
 
     def at(self, batch: int, seq_q: int, seq_k: int, *, gluon: bool = True) -> Any:
         """Of a call's sizes; without ``gluon``, of schedules that take tensors laid out anyhow."""
-        problem = Problem(self.plan.kernel, self.plan.kind.digest(), batch, seq_q, seq_k)
+        sizes = (batch, seq_q, seq_k, gluon)
+        launcher = self._at.get(sizes)
+        if launcher is None:
+            if len(self._at) >= MAX_KEPT_SHAPES:
+                self._at.clear()
+            launcher = self._at[sizes] = self._chosen(*sizes)
+        return launcher
+
+    def _chosen(self, batch: int, seq_q: int, seq_k: int, gluon: bool) -> Any:
+        problem = Problem(self.plan.kernel, self._digest, batch, seq_q, seq_k)
         config = self.chooser.at(problem, gluon=gluon).config
         launcher = self._made.get(config)
         if launcher is None:
