@@ -48,7 +48,28 @@ SMALL = {"seq_q": 21, "seq_k": 25}
 PADDED = {"key_range": ((0, 20), (5, 25)), "offsets": (0, 14)}
 
 
-@pytest.mark.parametrize("field", TRAINED)
+OFTEN = {
+    "causal window",
+    "compressed keys",
+    "chunk",
+    "prefix argument",
+    "always",
+    "global tokens",
+    "mask, two loops",
+    "mask that hides all",
+    "documents by mask",
+    "score that hides with a sink",
+    "score in every rank",
+    "all",
+    "learned gates",
+    "learned buckets",
+    "learned where hidden",
+}
+
+
+@pytest.mark.parametrize(
+    "field", [pytest.param(field, marks=() if field in OFTEN else pytest.mark.slow) for field in TRAINED]
+)
 def test_each_field(gradients, field):
     gradients(Case(TRAINED[field], config_of(), **SMALL, **PADDED), of_lse=True)
 
