@@ -60,6 +60,9 @@ class Attention(torch.nn.Module):
         super().__init__()
         spec = spec if isinstance(spec, Spec) else load_spec(spec)
         self.kind = kind_of_layer(spec, layer)
+        if self.kind.documents:
+            name = self.kind.name
+            raise NotGeneratedError(f"kind '{name}': modules take no packed documents; the op of attngen.load() does")
         self.layer = layer
         self.dim = dim
         self.rotary = rotary

@@ -55,7 +55,7 @@ def test_every_config_has_a_time_beyond_the_roofline(kernel, target):
 def test_spills_and_lost_occupancy_cost():
     plan = plan_of("backward_kv")
     problem = Problem(plan.kernel, plan.kind.digest(), 2, 8192, 8192)
-    config = default_config(plan, H100, problem)
+    config = default_config(plan, TARGETS["a100"], problem)  # of a schedule whose programs share a multiprocessor
 
     def ms(**changes):
         report = dict(registers=128, spills=0, shared=50000, seconds=1.0)
