@@ -41,6 +41,10 @@ class Call(NamedTuple):
     dout: torch.Tensor
     extras: Sequence[Any]  # in the order of the op's keywords
 
+    def keywords(self, plan: BackwardPlan) -> dict[str, Any]:
+        """What was given beside q, k and v, by name."""
+        return dict(zip(keywords_of(plan), self.extras, strict=True))
+
     def can_be_described(self) -> bool:
         """Whether the copy engine takes what the kernels read."""
         return all(can_describe(tensor) for tensor in (self.q, self.k, self.v, self.dout))
@@ -59,7 +63,7 @@ def by_key(plan: BackwardPlan, call: Call) -> Call:
     """The call with the lists of blocks that see each block of keys, in the place of those that queries see."""
     if plan.kind.blocks is None:
         return call
-    given = dict(zip(keywords_of(plan), call.extras, strict=True))
+    given = call.keywords(plan)
     columns = -(-call.k.shape[2] // plan.kind.blocks.size)
     count, index = turned_lists(given["block_count"], given["block_index"], columns)
     given |= {"block_count": count.contiguous(), "block_index": index.contiguous()}
@@ -170,15 +174,15 @@ class OfPairs(GradientLauncher):
         """By the names of the kernel's parameters; numbers among them."""
         given = {"q": call.q, "k": call.k, "v": call.v, "dout": call.dout}
         given |= {"row_log_sum": rows.log_sum, "row_delta": rows.delta}
-        return given | dict(zip(keywords_of(self.plan), call.extras, strict=True))
+        return given | call.keywords(self.plan)
 
     def sizes(self, call: Call) -> dict[str, int]:
         """How many heads, queries, keys and documents there are."""
-        given = dict(zip(keywords_of(self.plan), call.extras, strict=True))
+        given = call.keywords(self.plan)
         return length_values(self.plan, call.q, call.k, self.documents(call)) | list_values(given.get("block_index"))
 
     def documents(self, call: Call) -> int | None:
-        return document_count(self.plan, dict(zip(keywords_of(self.plan), call.extras, strict=True)))
+        return document_count(self.plan, call.keywords(self.plan))
 
     def sums(self, call: Call, wanted: Collection[int], length: int) -> dict[int, torch.Tensor]:
         """Room for the sums of the learned reads that are ``wanted``, by their numbers: (batch, heads, length)."""

@@ -153,7 +153,7 @@ def _rows_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
 
 
 def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[str, Any]:
-    """What all three have: parameters, their types, the compiler's options."""
+    """What all the kernels have: parameters, their types, the compiler's options."""
     strided = STRIDED[plan.kernel]
     results = [name for name in strided if name in ("dq", "dk", "dv")]
     hopper = is_gluon(config)
