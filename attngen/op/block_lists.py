@@ -10,7 +10,7 @@ import torch
 from attngen.errors import CallError
 from attngen.spec.model import Kind
 
-Lists = tuple[torch.Tensor, torch.Tensor]  # (..., lists) and (..., lists, entries), int32; entries ascend
+Lists = tuple[torch.Tensor, torch.Tensor]  # contiguous (..., lists) and (..., lists, entries), int32; entries ascend
 
 
 def block_lists(kind: Kind, blocks: torch.Tensor, seq_q: int, seq_k: int, batch: int) -> Lists:
@@ -25,7 +25,7 @@ def block_lists(kind: Kind, blocks: torch.Tensor, seq_q: int, seq_k: int, batch:
 def lists_of_table(table: torch.Tensor) -> Lists:
     """The places of True in each row."""
     order = table.to(torch.int8).sort(dim=-1, descending=True, stable=True).indices
-    return table.sum(-1, dtype=torch.int32), order.to(torch.int32)
+    return table.sum(-1, dtype=torch.int32).contiguous(), order.to(torch.int32).contiguous()
 
 
 def sorted_lists(lists: torch.Tensor, columns: int) -> Lists:
@@ -34,7 +34,7 @@ def sorted_lists(lists: torch.Tensor, columns: int) -> Lists:
     again = torch.zeros_like(ordered, dtype=torch.bool)
     again[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
     ordered = torch.where(again, columns, ordered).sort(-1).values
-    return (ordered < columns).sum(-1, dtype=torch.int32), ordered.to(torch.int32)
+    return (ordered < columns).sum(-1, dtype=torch.int32).contiguous(), ordered.to(torch.int32).contiguous()
 
 
 def turned_lists(count: torch.Tensor, index: torch.Tensor, columns: int) -> Lists:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,6 @@ from attngen.errors import CallError
 from attngen.op.arguments import MAX_GRID, document_count, length_values, list_values, tiles_in
 from attngen.op.block_lists import turned_lists
 from attngen.op.bound import Bound, compiled_of
-from attngen.op.checks import keywords_of
 from attngen.op.descriptor import Descriptor, can_describe
 from attngen.op.launch import Kept, signature_of
 from attngen.plan.backward import BackwardPlan
@@ -22,6 +21,7 @@ from attngen.source import render
 from attngen.source.backward import STRIDED
 
 HEADS_DIM, SEQUENCE_DIM = 1, 2
+Sums = dict[int, torch.Tensor]  # of learned reads, by their numbers
 
 
 class Rows(NamedTuple):
@@ -29,21 +29,22 @@ class Rows(NamedTuple):
 
     log_sum: torch.Tensor  # (batch, heads, seq_q) float32, base-2 log of the denominator; inf for rows that see no key
     delta: torch.Tensor  # (batch, heads, seq_q) float32
-    sink_shares: torch.Tensor | None  # (batch, heads, tiles) float32
+    of_lse: torch.Tensor | None = None  # the same, what the gradient of lse takes of delta
+    sink_shares: torch.Tensor | None = None  # (batch, heads, tiles) float32
 
 
-class Call(NamedTuple):
-    """A call whose gradients are made, and the gradient of its result."""
+class Call:
+    """A call whose gradients are made, and the gradient of its result; ``given`` is what it had beside q, k and v, by
+    the op's keywords in order."""
 
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    dout: torch.Tensor
-    extras: Sequence[Any]  # in the order of the op's keywords
+    __slots__ = ("dout", "given", "k", "q", "signature", "v")
 
-    def keywords(self, plan: BackwardPlan) -> dict[str, Any]:
-        """What was given beside q, k and v, by name."""
-        return dict(zip(keywords_of(plan), self.extras, strict=True))
+    def __init__(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, given: Mapping[str, Any]
+    ) -> None:
+        self.q, self.k, self.v, self.dout = q, k, v, dout
+        self.given = given
+        self.signature = signature_of((q, k, v, dout, *given.values()))
 
     def can_be_described(self) -> bool:
         """Whether the copy engine takes what the kernels read."""
@@ -57,17 +58,6 @@ class Strip(NamedTuple):
     heads: int
     first_query: int
     queries: int
-
-
-def by_key(plan: BackwardPlan, call: Call) -> Call:
-    """The call with the lists of blocks that see each block of keys, in the place of those that queries see."""
-    if plan.kind.blocks is None:
-        return call
-    given = call.keywords(plan)
-    columns = -(-call.k.shape[2] // plan.kind.blocks.size)
-    count, index = turned_lists(given["block_count"], given["block_index"], columns)
-    given |= {"block_count": count.contiguous(), "block_index": index.contiguous()}
-    return call._replace(extras=tuple(given.values()))
 
 
 def empty_like_rows(tensor: torch.Tensor) -> torch.Tensor:
@@ -100,23 +90,25 @@ class GradientLauncher:
 
     def launch(
         self,
-        programs: int,
+        key: tuple,
         tensors: Mapping[str, Any],
-        sizes: Mapping[str, int],
+        shape: Callable[[], tuple[int, Mapping[str, int]]],
         numbers: Mapping[str, int] | None = None,
     ) -> None:
-        """Launch with ``tensors`` by the names of the plan's parameters, without ``_ptr``; ``sizes`` and
-        ``numbers``, which change from call to call, are by theirs."""
+        """Launch with ``tensors`` by the names of the plan's parameters, without ``_ptr``.
+
+        ``key``: what the launch depends on, beside which tensors there are. ``shape``: programs, and sizes by the names
+        of their parameters; asked for once a key. ``numbers``, which change from call to call, are by theirs.
+        """
         changing = dict(numbers or {})
         given = tuple(tensors.values())
-        key = (programs, signature_of(given))
         bound = self._kept.get(key)
         if bound is None:
-            bound = self._kept.keep(key, self._bind(programs, tensors, sizes, tuple(changing)))
+            bound = self._kept.keep(key, self._bind(*shape(), tensors, tuple(changing)))
         bound(*given, numbers=(*given, *changing.values()))
 
     def _bind(
-        self, programs: int, tensors: Mapping[str, Any], sizes: Mapping[str, int], changing: tuple[str, ...]
+        self, programs: int, sizes: Mapping[str, int], tensors: Mapping[str, Any], changing: tuple[str, ...]
     ) -> Bound:
         if programs > MAX_GRID:
             raise CallError(f"{programs} programs are more than a launch can have ({MAX_GRID}); split the batch")
@@ -144,7 +136,10 @@ class GradientLauncher:
 
 
 class RowsLauncher(GradientLauncher):
-    """Prepares rows: takes out, its gradient, lse, the gradient of lse or None, and the sink or None."""
+    """Prepares rows: takes out, its gradient, lse, the gradient of lse or None, and the sink or None.
+
+    ``keep_dlse``: also what the gradient of lse takes of delta, which sums over keys need. ``sink_shares``: also those.
+    """
 
     def __call__(
         self,
@@ -154,16 +149,19 @@ class RowsLauncher(GradientLauncher):
         dlse: torch.Tensor | None = None,
         sink: torch.Tensor | None = None,
         *,
+        keep_dlse: bool = False,
         sink_shares: bool = False,
     ) -> Rows:
         batch, heads, seq_q, _ = out.shape
         tiles = -(-seq_q // self.tile("BLOCK_M"))
         shares = lse.new_empty((batch, heads, tiles)) if sink_shares else None
-        rows = Rows(torch.empty_like(lse), torch.empty_like(lse), shares)
+        of_lse = torch.empty_like(lse) if keep_dlse and dlse is not None else None
+        rows = Rows(torch.empty_like(lse), torch.empty_like(lse), of_lse, shares)
         if out.numel():
             tensors = {"out": out, "dout": dout, "lse": lse, "dlse": dlse, "sink": sink, "dsink": shares}
-            tensors |= {"row_log_sum": rows.log_sum, "row_delta": rows.delta}
-            self.launch(tiles * heads * batch, tensors, {"heads": heads, "seq_q": seq_q})
+            tensors |= {"row_log_sum": rows.log_sum, "row_delta": rows.delta, "row_dlse": rows.of_lse}
+            key = (signature_of((out, dout, lse, dlse, sink)), of_lse is None, shares is None)
+            self.launch(key, tensors, lambda: (tiles * heads * batch, {"heads": heads, "seq_q": seq_q}))
         return rows
 
 
@@ -172,58 +170,76 @@ class OfPairs(GradientLauncher):
 
     def tensors(self, call: Call, rows: Rows) -> dict[str, Any]:
         """By the names of the kernel's parameters; numbers among them."""
-        given = {"q": call.q, "k": call.k, "v": call.v, "dout": call.dout}
-        given |= {"row_log_sum": rows.log_sum, "row_delta": rows.delta}
-        return given | call.keywords(self.plan)
+        tensors = {"q": call.q, "k": call.k, "v": call.v, "dout": call.dout}
+        of_rows = {"row_log_sum": rows.log_sum, "row_delta": rows.delta, "row_dlse": rows.of_lse}
+        return {**tensors, **of_rows, **call.given}
 
     def sizes(self, call: Call) -> dict[str, int]:
         """How many heads, queries, keys and documents there are."""
-        given = call.keywords(self.plan)
-        return length_values(self.plan, call.q, call.k, self.documents(call)) | list_values(given.get("block_index"))
+        sizes = length_values(self.plan, call.q, call.k, document_count(self.plan, call.given))
+        return sizes | list_values(call.given.get("block_index"))
 
-    def documents(self, call: Call) -> int | None:
-        return document_count(self.plan, call.keywords(self.plan))
-
-    def sums(self, call: Call, wanted: Collection[int], length: int) -> dict[int, torch.Tensor]:
+    def sums(self, call: Call, wanted: Collection[int], length: int) -> Sums | None:
         """Room for the sums of the learned reads that are ``wanted``, by their numbers: (batch, heads, length)."""
+        made = [read.index for read in self.plan.learned if read.index in wanted]
+        if made and is_gluon(self.config):
+            return None
         shape = (*call.q.shape[:2], length)
-        made = (read.index for read in self.plan.learned if read.index in wanted)
         return {n: call.q.new_empty(shape, dtype=torch.float32) for n in made}
 
 
 class QueriesLauncher(OfPairs):
-    """Makes dq, and the sums over keys of learned reads."""
+    """Makes dq, and the sums over keys of learned reads; None for them by schedules that make none of those wanted."""
 
-    def __call__(
-        self, call: Call, rows: Rows, wanted: Collection[int] = ()
-    ) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
-        batch, heads, seq_q, _ = call.q.shape
+    def __call__(self, call: Call, rows: Rows, wanted: Collection[int] = ()) -> tuple[torch.Tensor, Sums | None]:
+        seq_q = call.q.shape[2]
         dq, sums = empty_like_rows(call.q), self.sums(call, wanted, seq_q)
+        summed = sums or {}
         if not call.k.numel():
-            return dq.zero_(), {n: made.zero_() for n, made in sums.items()}
+            return dq.zero_(), zeroed(sums)
         if call.q.numel():
-            results = {"dq": dq, **{f"drow_{n}": made for n, made in sums.items()}}
-            programs = tiles_in(seq_q, self.tile("BLOCK_M"), self.documents(call)) * batch
-            programs *= heads // self.plan.kind.heads.group if self.config["schedule"] == "hopper_window" else heads
-            self.launch(programs, self.tensors(call, rows) | results, self.sizes(call))
+            tensors = self.tensors(call, rows) | {"dq": dq, **{f"drow_{n}": made for n, made in summed.items()}}
+            key = (call.signature, rows.of_lse is None, *summed)
+            self.launch(key, tensors, lambda: (self.programs(call), self.sizes(call)))
         return dq, sums
+
+    def programs(self, call: Call) -> int:
+        batch, heads, seq_q, _ = call.q.shape
+        together = self.plan.kind.heads.group if self.config["schedule"] == "hopper_window" else 1
+        tiles = tiles_in(seq_q, self.tile("BLOCK_M"), document_count(self.plan, call.given))
+        return tiles * batch * (heads // together)
 
 
 class KeysLauncher(OfPairs):
-    """Makes dk and dv, and the sums over queries of learned reads."""
+    """Makes dk and dv, and the sums over queries of learned reads; None for them by schedules that make none of those
+    wanted."""
 
     def __call__(
         self, call: Call, rows: Rows, wanted: Collection[int] = ()
-    ) -> tuple[torch.Tensor, torch.Tensor, dict[int, torch.Tensor]]:
-        batch, kv_heads, seq_k, _ = call.k.shape
+    ) -> tuple[torch.Tensor, torch.Tensor, Sums | None]:
+        seq_k = call.k.shape[2]
         dk, dv, sums = empty_like_rows(call.k), empty_like_rows(call.v), self.sums(call, wanted, seq_k)
+        summed = sums or {}
         if not call.q.numel():
-            return dk.zero_(), dv.zero_(), {n: made.zero_() for n, made in sums.items()}
+            return dk.zero_(), dv.zero_(), zeroed(sums)
         if call.k.numel():
-            results = {"dk": dk, "dv": dv, **{f"dcolumn_{n}": made for n, made in sums.items()}}
-            programs = tiles_in(seq_k, self.tile("BLOCK_N"), self.documents(call)) * kv_heads * batch
-            self.launch(programs, self.tensors(call, rows) | results, self.sizes(call))
+            if self.plan.kind.blocks is not None:
+                call = self._turned(call, self.plan.kind.blocks.size)
+            tensors = self.tensors(call, rows) | {"dk": dk, "dv": dv}
+            tensors |= {f"dcolumn_{n}": made for n, made in summed.items()}
+            self.launch((call.signature, *summed), tensors, lambda: (self.programs(call), self.sizes(call)))
         return dk, dv, sums
+
+    def programs(self, call: Call) -> int:
+        batch, kv_heads, seq_k, _ = call.k.shape
+        return tiles_in(seq_k, self.tile("BLOCK_N"), document_count(self.plan, call.given)) * kv_heads * batch
+
+    def _turned(self, call: Call, size: int) -> Call:
+        """The call with the lists of blocks that see each block of keys, in the place of those that queries see."""
+        columns = -(-call.k.shape[2] // size)
+        count, index = turned_lists(call.given["block_count"], call.given["block_index"], columns)
+        lists = {"block_count": count, "block_index": index}
+        return Call(call.q, call.k, call.v, call.dout, {**call.given, **lists})
 
 
 class ElementsLauncher(OfPairs):
@@ -235,5 +251,10 @@ class ElementsLauncher(OfPairs):
         programs = -(-strip.queries // self.tile("BLOCK_M")) * strip.heads
         numbers = {"strip_first": strip.first_query, "strip_rows": strip.queries}
         numbers |= {"strip_head": strip.first_head, "strip_columns": columns}
-        self.launch(programs, self.tensors(call, rows) | {f"delement_{index}": made}, self.sizes(call), numbers)
+        tensors = self.tensors(call, rows) | {f"delement_{index}": made}
+        self.launch((call.signature, index, programs), tensors, lambda: (programs, self.sizes(call)), numbers)
         return made
+
+
+def zeroed(sums: Sums | None) -> Sums | None:
+    return None if sums is None else {n: made.zero_() for n, made in sums.items()}

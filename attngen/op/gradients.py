@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,10 +12,19 @@ from attngen import reference
 from attngen.database import Database
 from attngen.errors import NotGeneratedError
 from attngen.op.checks import keywords_of
-from attngen.op.gradient_launch import Call, Rows, by_key, empty_like_rows
+from attngen.op.gradient_launch import (
+    Call,
+    ElementsLauncher,
+    KeysLauncher,
+    QueriesLauncher,
+    Rows,
+    RowsLauncher,
+    empty_like_rows,
+)
 from attngen.op.kernels import Launchers
+from attngen.op.launch import Kept
 from attngen.op.learned import Gradient, Positions
-from attngen.plan.backward import plan_backward
+from attngen.plan.backward import OF_ROWS, plan_backward
 from attngen.spec.learned import Learned, learned_arguments, learned_reads
 from attngen.spec.model import Kind
 
@@ -22,12 +32,25 @@ Tensor = torch.Tensor
 INPUTS = ("q", "k", "v")
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What is launched for calls of one signature; ``keys`` and ``queries`` where something they make is wanted."""
+
+    asked: Collection[str]
+    reads: Mapping[int, Learned]  # whose gradients are asked for, by their numbers
+    rows: RowsLauncher
+    keys: KeysLauncher | None
+    queries: QueriesLauncher | None
+    elements: ElementsLauncher | None
+
+
 class Gradients:
     """What the operator of a kind's backward pass does on each device.
 
     (dout, dlse or None, q, k, v, out, lse, the op's keywords in order, wanted) -> a tensor for each of ``names``: the
     gradient where it is wanted, else one of no elements. Kernels keep float32 of queries x heads, twice, while they
-    run; reads whose place depends on both positions use strips of ``STRIP_BYTES`` besides.
+    run, or three times where lse has a gradient too; reads whose place depends on both positions use strips of
+    ``STRIP_BYTES`` besides.
     """
 
     def __init__(self, kind: Kind, db: Database | str | None) -> None:
@@ -38,68 +61,90 @@ class Gradients:
         self._learned = learned_reads(kind)
         self._rows, self._kv, self._q = (Launchers(plan, db) for plan in (plans.rows, plans.kv, plans.q))
         self._elements = None if plans.elements is None else Launchers(plans.elements, db)
+        self._kept: Kept[Prepared] = Kept()
 
     def cuda(self, dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> list[Tensor]:
         """By kernels."""
         out, lse, *extras, wanted = rest
         given = dict(zip(self._keywords, extras, strict=True))
-        asked = {name for name, want in zip(self.names, wanted, strict=True) if want}
-        call = Call(q, k, v, with_unit_stride(dout), tuple(extras))
-        sizes = (q.shape[0], q.shape[2], k.shape[2])
-        rows: Rows = self._rows.at(*sizes)(out, call.dout, lse, dlse, given.get("sink"), sink_shares="sink" in asked)
-        reads = {read.index: read for read in self._learned if read.argument in asked}
-        if self.kind.documents:
-            self._refuse_elements(reads.values())
-        described = call.can_be_described()
+        call = Call(q, k, v, with_unit_stride(dout), given)
+        key = (call.signature, *wanted)
+        prepared = self._kept.get(key)
+        if prepared is None:
+            prepared = self._kept.keep(key, self._prepare(call, wanted))
+        reads, of_sink = prepared.reads, "sink" in prepared.asked
+        keep_dlse = any(read.along in OF_ROWS for read in reads.values())
+        rows = prepared.rows(out, call.dout, lse, dlse, given.get("sink"), keep_dlse=keep_dlse, sink_shares=of_sink)
         made: dict[str, Tensor] = {}
         sums: dict[int, Tensor] = {}
-        if asked & {"k", "v"} or any(read.along == "key" for read in reads.values()):
-            launch = self._kv.at(*sizes, gluon=described and not self._plans.kv.makes(reads))
-            made["k"], made["v"], of_keys = launch(by_key(self._plans.kv, call), rows, reads)
-            sums |= of_keys
-        if "q" in asked or any(read.along in ("none", "query") for read in reads.values()):
-            launch = self._q.at(*sizes, gluon=described and not self._plans.q.makes(reads))
-            made["q"], by_query = launch(call, rows, reads)
-            sums |= by_query
+        if prepared.keys is not None:
+            made["k"], made["v"], of_keys = prepared.keys(call, rows, reads)
+            sums |= of_keys or {}
+        if prepared.queries is not None:
+            made["q"], of_queries = prepared.queries(call, rows, reads)
+            sums |= of_queries or {}
         if rows.sink_shares is not None:
             made["sink"] = rows.sink_shares.sum((0, 2)).to(given["sink"].dtype)
         if reads:
-            positions = Positions(call, given)
-            gradients = {name: Gradient(given[name], positions) for name in {read.argument for read in reads.values()}}
-            for read in reads.values():
-                gradient = gradients[read.argument]
-                if read.index in sums:
-                    gradient.add_rows(read, sums[read.index])
-                elif self._elements is not None and q.numel() and k.numel():
-                    gradient.add_elements(read, self._elements.at(*sizes), call, rows)
-            made |= {name: gradient.done() for name, gradient in gradients.items()}
-        return self._results(made, asked, q)
+            made |= self._of_reads(prepared, call, rows, sums)
+        return self._results(made, prepared.asked, q)
 
     def cpu(self, dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> list[Tensor]:
         """By the reference, in float64."""
-        _, _, *extras, wanted = rest
-        given = {"q": q, "k": k, "v": v, **dict(zip(self._keywords, extras, strict=True))}
-        asked = {name for name, want in zip(self.names, wanted, strict=True) if want}
+        given, asked = self._named(q, k, v, rest)
         exact = reference.gradients(self.kind, dout, dlse, **given)
         made = {name: self._empty(given, name).copy_(exact[name]) for name in asked}
         return self._results(made, asked, q)
 
     def fake(self, dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> list[Tensor]:
         """Gradients of the right shapes, not computed."""
-        _, _, *extras, wanted = rest
-        given = {"q": q, "k": k, "v": v, **dict(zip(self._keywords, extras, strict=True))}
-        asked = {name for name, want in zip(self.names, wanted, strict=True) if want}
+        given, asked = self._named(q, k, v, rest)
         return self._results({name: self._empty(given, name) for name in asked}, asked, q)
 
-    def _refuse_elements(self, reads: Iterable[Learned]) -> None:
-        for read in reads:
-            if read.along in ("distance", "both"):
-                raise NotGeneratedError(
-                    f"kind '{self.kind.name}': the gradient of '{read.argument}', whose place depends on the query and "
-                    "the key, is not generated for packed documents"
-                )
+    def _named(self, q: Tensor, k: Tensor, v: Tensor, rest: Sequence[Any]) -> tuple[dict[str, Any], set[str]]:
+        """Everything that the call was given, and the names of the gradients that are asked for."""
+        _, _, *extras, wanted = rest
+        return {"q": q, "k": k, "v": v, **dict(zip(self._keywords, extras, strict=True))}, self._asked(wanted)
 
-    def _results(self, made: Mapping[str, Tensor], asked: set[str], q: Tensor) -> list[Tensor]:
+    def _asked(self, wanted: Sequence[bool]) -> set[str]:
+        return {name for name, want in zip(self.names, wanted, strict=True) if want}
+
+    def _prepare(self, call: Call, wanted: Sequence[bool]) -> Prepared:
+        """What makes the gradients that are ``wanted``; NotGeneratedError for those of packed documents that nothing
+        does."""
+        asked = self._asked(wanted)
+        reads = {read.index: read for read in self._learned if read.argument in asked}
+        along = {read.along for read in reads.values()}
+        if self.kind.documents and (read := next((r for r in reads.values() if r.along in ("distance", "both")), None)):
+            raise NotGeneratedError(
+                f"kind '{self.kind.name}': the gradient of '{read.argument}', whose place depends on the query and "
+                "the key, is not generated for packed documents"
+            )
+        sizes = (call.q.shape[0], call.q.shape[2], call.k.shape[2])
+        described = call.can_be_described()
+        keys = queries = elements = None
+        if asked & {"k", "v"} or "key" in along:
+            keys = self._kv.at(*sizes, gluon=described and not self._plans.kv.makes(reads))
+        if "q" in asked or not along.isdisjoint(OF_ROWS):
+            queries = self._q.at(*sizes, gluon=described and not self._plans.q.makes(reads))
+        if self._elements is not None and not along.isdisjoint(("distance", "both")):
+            elements = self._elements.at(*sizes)
+        return Prepared(asked, reads, self._rows.at(*sizes), keys, queries, elements)
+
+    def _of_reads(self, prepared: Prepared, call: Call, rows: Rows, sums: Mapping[int, Tensor]) -> dict[str, Tensor]:
+        """Gradients of what scores read, of sums that are made and of shares that are made here."""
+        positions = Positions(call)
+        reads = prepared.reads.values()
+        gradients = {name: Gradient(call.given[name], positions) for name in {read.argument for read in reads}}
+        for read in reads:
+            gradient = gradients[read.argument]
+            if prepared.elements is None or read.along not in ("distance", "both"):
+                gradient.add_rows(read, sums[read.index])
+            elif call.q.numel() and call.k.numel():
+                gradient.add_elements(read, prepared.elements, call, rows)
+        return {name: gradient.done() for name, gradient in gradients.items()}
+
+    def _results(self, made: Mapping[str, Tensor], asked: Collection[str], q: Tensor) -> list[Tensor]:
         return [made[name] if name in asked else q.new_empty(0) for name in self.names]
 
     def _empty(self, given: Mapping[str, Any], name: str) -> Tensor:

@@ -100,7 +100,7 @@ class KindOp:
             raise CallError(f"kind '{self.kind.name}' needs the argument 'blocks': which blocks of keys may be seen")
         rest = {name: value for name, value in keywords.items() if name != "blocks"}
         count, index = block_lists(self.kind, keywords["blocks"], q.shape[2], k.shape[2], q.shape[0])
-        return rest | {"block_count": count.contiguous(), "block_index": index.contiguous()}
+        return rest | {"block_count": count, "block_index": index}
 
     def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, kernel: str = "forward") -> Chosen:
         """What would run for these tensors, forward or as a kernel of the backward pass, and where that choice comes

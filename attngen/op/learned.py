@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from math import isqrt
-from typing import Any
 
 import torch
 
@@ -15,10 +14,8 @@ from attngen.op.gradient_launch import Call, ElementsLauncher, Rows, Strip
 from attngen.spec.evaluate import evaluate
 from attngen.spec.learned import Learned
 
-STRIP_BYTES = {
-    "distance": 128 * 2**20,
-    "both": 32 * 2**20,
-}  # of shares; what adds up single elements takes ten times that
+# Of shares. What adds up single elements takes ten times that.
+STRIP_BYTES = {"distance": 128 * 2**20, "both": 32 * 2**20}
 
 
 class Positions:
@@ -28,8 +25,9 @@ class Positions:
     each with the number of its document.
     """
 
-    def __init__(self, call: Call, given: Mapping[str, Any]) -> None:
+    def __init__(self, call: Call) -> None:
         batch, heads, seq_q, _ = call.q.shape
+        given = call.given
         self.seq_q, self.seq_k = seq_q, call.k.shape[2]
         self.heads, self.count = heads, batch * heads
         self.arguments = given

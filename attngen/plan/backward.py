@@ -22,6 +22,7 @@ from attngen.spec.learned import Learned, learned_reads
 from attngen.spec.model import Kind
 from attngen.spec.reads import Positions
 
+OF_ROWS: tuple[Positions, ...] = ("none", "query")  # learned reads whose shares are summed over keys
 BackwardKernel = Literal["backward_rows", "backward_q", "backward_kv", "backward_elements"]
 
 
@@ -35,6 +36,13 @@ class BackwardPlan(AttentionPlan):
 
     kernel: BackwardKernel
     learned: tuple[Learned, ...] = ()
+
+    @property
+    def sums_keys(self) -> bool:
+        """Whether it sums shares over keys, or prepares rows for that: there what rounding of out took from delta is
+        put back, which would add up."""
+        summed = any(read.along in OF_ROWS for read in learned_reads(self.kind))
+        return summed and self.kernel in ("backward_rows", "backward_q")
 
     def makes(self, reads: Collection[int]) -> bool:
         """Whether it makes the shares of some of these reads, by their numbers; Hopper's schedules do not."""
@@ -76,7 +84,7 @@ def plan_backward(kind: Kind) -> BackwardPlans:
     return BackwardPlans(
         rows=plan("backward_rows", (), ()),
         kv=plan("backward_kv", by_key, loops_of(kind, by_key), "key"),
-        q=plan("backward_q", forward.terms, forward.loops, "none", "query"),
+        q=plan("backward_q", forward.terms, forward.loops, *OF_ROWS),
         elements=elements if elements.learned and not kind.documents else None,
     )
 

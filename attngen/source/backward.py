@@ -42,7 +42,7 @@ STRIDED = {  # tensors of each kernel with strides of their own, and the word fo
 }
 # What becomes of a learned read's share in each kernel, and where the sums or shares go.
 TAKEN = {
-    "backward_q": "if drow_{n}_ptr is not None:\n    drow_{n} += tl.sum({share}, 1)",
+    "backward_q": "if drow_{n}_ptr is not None:\n    drow_{n} += tl.sum({share}, 1)\n    mean_{n} += tl.sum({mean}, 1)",
     "backward_kv": "if dcolumn_{n}_ptr is not None:\n    dcolumn_{n} += tl.sum({share}, 1)",
     "backward_elements": "if delement_{n}_ptr is not None:\n"
     "    tl.store(delement_{n}_ptr + strip_base[:, None] + {column}, {share}, mask=inside)",
@@ -58,6 +58,7 @@ SUMS = {
 LOG_SUM = Parameter("row_log_sum_ptr", f"{ROW}, base-2 log of a row's denominator, inf where it sees no key")
 TOGETHER = Parameter("heads_together", "heads whose blocks run side by side and share the L2 cache")
 DELTA = Parameter("row_delta_ptr", f"{ROW}, sum(out * dout) less what the gradient of lse takes")
+OF_LSE = Parameter("row_dlse_ptr", f"{ROW}, what the gradient of lse takes, or None for nothing")
 STRIP = [
     Parameter("strip_first", "first query of the strip"),
     Parameter("strip_rows", "queries of the strip"),
@@ -65,7 +66,7 @@ STRIP = [
     Parameter("strip_columns", "keys, or distances of keys from queries"),
 ]
 OTHER_NUMBERS = [TOGETHER, *STRIP]  # that change from call to call
-OPTIONAL = ("offsets_ptr", "key_range_ptr", "dlse_ptr", "dsink_ptr")  # None is compiled for
+OPTIONAL = ("offsets_ptr", "key_range_ptr", "dlse_ptr", "dsink_ptr", "row_dlse_ptr")  # None is compiled for
 
 
 def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
     lines = gradient_lines(plan, tile, () if hopper else plan.learned, TAKEN[plan.kernel])
     state = _state(plan)
     context = {
-        **_common(plan, config, [LOG_SUM, DELTA]),
+        **_common(plan, config, [LOG_SUM, DELTA, *([OF_LSE] if plan.sums_keys and not hopper else [])]),
         "entry": f"attention_{plan.kernel}",
         "tile_function": "gradient_tile",
         "constants": _constants(plan),
@@ -99,6 +100,7 @@ def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
         "gradient_lines": lines.products,
         "state": ", ".join(state),
         "sums": [f"{SUMS[plan.kernel][0]}_{read.index}" for read in plan.learned],
+        "means": [*(f"mean_{read.index}" for read in plan.learned), "weighted"] if plan.sums_keys else [],
         "tile_call": state + _tile_names(plan, element_names(plan, bounds, nodes, tile.row)),
         "loops": loops_of(plan, names=tile.symbols),
         "symbols": {"i", "i_first", "i_last"} | ({"prefix"} if plan.kind.prefix == "argument" else set()),
@@ -114,7 +116,8 @@ def _state(plan: BackwardPlan) -> list[str]:
     }
     if plan.kernel not in by_kernel:
         return []
-    return by_kernel[plan.kernel] + [f"{SUMS[plan.kernel][0]}_{read.index}" for read in plan.learned]
+    state = by_kernel[plan.kernel] + [f"{SUMS[plan.kernel][0]}_{read.index}" for read in plan.learned]
+    return [*state, *(f"mean_{read.index}" for read in plan.learned), "weighted"] if plan.sums_keys else state
 
 
 def _tile_names(plan: BackwardPlan, elements: list[str]) -> list[str]:
@@ -137,6 +140,7 @@ def _rows_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
         Parameter("dlse_ptr", f"{ROW}, the gradient of lse, or None for none"),
         LOG_SUM,
         DELTA,
+        *([OF_LSE] if plan.sums_keys else []),
     ]
     if plan.kind.sink:
         own.append(Parameter("sink_ptr", "[heads], one logit a query head, in natural-log units"))
@@ -215,7 +219,9 @@ def _options(plan: BackwardPlan, config: Config) -> dict[str, Any]:
 def _type_of(plan: BackwardPlan, config: Config, name: str) -> str:
     if name.endswith("_desc"):
         return descriptor(gradient_boxes(plan, config)[name.removesuffix("_desc")], plan.kind.dtype, gluon=True)
-    if name in OPTIONAL or name.startswith(tuple(f"{word}_" for word, _ in SUMS.values())):
+    of_shares = name.startswith(tuple(f"{word}_" for word, _ in SUMS.values()))
+    written = plan.kernel == "backward_elements" and name == f"delement_{plan.learned[0].index}_ptr"
+    if name in OPTIONAL or (of_shares and not written):
         return NOTHING
     if name.endswith("_ptr"):
         held = name.removesuffix("_ptr")

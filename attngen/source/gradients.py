@@ -31,7 +31,8 @@ class GradientLines(NamedTuple):
 def gradient_lines(plan: AttentionPlan, tile: Tile, learned: Sequence[Learned] = (), taken: str = "") -> GradientLines:
     """Nothing where only a scale is applied: the exponential takes it, and what is summed is scaled at the end.
 
-    ``taken`` is what becomes of a learned read's share: a format of its number n, its text and its column in a strip.
+    ``taken`` is what becomes of a learned read's share: a format of its number n, its text and its column in a strip,
+    and of the mean of what it is made of, which has a weight where the share has ds.
     """
     if plan.plain_scores:
         return GradientLines([], [])
@@ -48,11 +49,16 @@ def gradient_lines(plan: AttentionPlan, tile: Tile, learned: Sequence[Learned] =
         scores += [f"{PAD}logit = s"] if any(node is not None and _reads_score(node) for node in later) else []
         scores.append(f"{PAD}s = {text}")
     at_logit = {**tile.names, "s": "logit"}
-    products = _shares(of_score, at_logit, reads, taken)
+    products, weight = _shares(of_score, "p", at_logit, reads, taken), "p"
+    of_logit = [read for read in learned if read.of == "logit"]
     if slope is not None and not _is_one(slope):
         lines, text = _written(slope, at_logit, reads)
-        products += [*lines, f"{PAD}ds = tl.where(p > 0, ds * ({text}), 0.0)  # {UNWEIGHTED}"]
-    products += _shares([read for read in learned if read.of == "logit"], at_logit, reads, taken)
+        products += lines
+        if of_logit and "{mean}" in taken:
+            weight = "rising"
+            products.append(f"{PAD}{weight} = tl.where(p > 0, p * ({text}), 0.0)")
+        products.append(f"{PAD}ds = tl.where(p > 0, ds * ({text}), 0.0)  # {UNWEIGHTED}")
+    products += _shares(of_logit, weight, at_logit, reads, taken)
     return GradientLines(scores, products + capped)
 
 
@@ -67,16 +73,18 @@ def _before_expression(plan: AttentionPlan, tile: Tile) -> tuple[list[str], list
     return scores, capped
 
 
-def _shares(learned: Sequence[Learned], names: dict[str, str], reads: elements.Reads, taken: str) -> list[str]:
+def _shares(
+    learned: Sequence[Learned], weight: str, names: dict[str, str], reads: elements.Reads, taken: str
+) -> list[str]:
     """What each learned read takes of ds."""
     out: list[str] = []
     for read in learned:
-        share = "ds"
+        share, mean = "ds", weight
         if not _is_one(read.factor):
             lines, text = _written(read.factor, names, reads)
             out += lines
-            share = f"tl.where(p > 0, ds * ({text}), 0.0)"
-        text = taken.format(n=read.index, share=share, column=COLUMNS.get(read.along, ""))
+            share, mean = (f"tl.where(p > 0, {x} * ({text}), 0.0)" for x in (share, mean))
+        text = taken.format(n=read.index, share=share, mean=mean, column=COLUMNS.get(read.along, ""))
         out += [f"{PAD}{line}" for line in text.splitlines()]
     return out
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -16,6 +15,7 @@ from attngen.spec.model import Kind
 
 CHECK_BATCH, CHECK_SEQ_Q, CHECK_SEQ_K = 2, 331, 459  # ragged, several tiles of any size each way
 CHECK_KV_HEADS = 2
+OF_SEQUENCES = ("q", "k", "v", "prefix", "block_count", "block_index")  # inputs with one entry, or row, of each
 STRIP = 16  # queries of the real problem that are compared, at its start, middle and end
 
 # Relative L2 error allowed: four times what rounding the result costs; float32 adds what exp2 and sums lose. In FP8 the
@@ -64,11 +64,14 @@ class Checks:
         return fault or self._compare("the problem's sizes", kernel(**self.inputs), self.answers)
 
     def _strip(self, problem: Problem, start: int) -> Answer:
-        """The reference for a few neighbouring queries of the first sequence."""
-        rows = slice(start, min(start + STRIP, problem.seq_q))
-        inputs = {name: _first_sequence(self.kind, name, value) for name, value in self.inputs.items()}
+        """The reference for a few neighbouring queries of the first sequence, from one that begins a listed block."""
+        size = 1 if self.kind.blocks is None else self.kind.blocks.size
+        block = start // size
+        rows = slice(block * size, min(start + STRIP, problem.seq_q))
+        inputs = {name: value[:1] if name in OF_SEQUENCES else value for name, value in self.inputs.items()}
+        inputs |= {name: inputs[name][:, :, block:] for name in ("block_count", "block_index") if name in inputs}
         inputs["q"] = inputs["q"][:, :, rows]
-        offset = first_position(self.kind, problem.seq_q, problem.seq_k) + start
+        offset = first_position(self.kind, problem.seq_q, problem.seq_k) + rows.start
         inputs["offsets"] = torch.tensor([offset], dtype=torch.int32, device=inputs["q"].device)
         out, lse = reference.attention(self.kind, **inputs)
         return Answer(out, lse, rows, slice(0, 1))
@@ -112,8 +115,3 @@ def _lse_fault(found: torch.Tensor, right: torch.Tensor, tolerance: float) -> st
     off = (found - right).masked_fill(empty, 0.0).abs() - 1e-5 * right.masked_fill(empty, 0.0).abs()
     worst = float(off.max()) if off.numel() else 0.0
     return None if worst <= tolerance else f"lse is off by {worst:.2e}"
-
-
-def _first_sequence(kind: Kind, name: str, value: Any) -> Any:
-    """An input cut down to the first sequence of the batch."""
-    return value[:1] if name in ("q", "k", "v", "prefix") else value

@@ -13,7 +13,8 @@ from attngen.tuner.bench import Compiled, Reply
 
 MOST_SPILLS = 512  # bytes a thread, stores and loads; a few buy a program more an SM
 MOST_SPILLS_OUTSIDE = 600  # where roles have registers of their own, and spill before and after their loops alone
-MOST_SPILLS_RARELY = {"select": 1024}  # kernels that spill where a row seldom comes, and not in what every tile does
+# Kernels that may spill more: where a row seldom comes, or a tile that is read again and again costs more.
+MOST_SPILLS_OF = {"select": 1024, "backward_kv": 1600}
 
 
 def judge(config: Config, compiled: Compiled, target: Target, kernel: str = "forward") -> tuple[Status, str]:
@@ -23,7 +24,7 @@ def judge(config: Config, compiled: Compiled, target: Target, kernel: str = "for
     registers = compiled.registers * int(config.get("num_warps") or 1) * target.warp_size
     if registers > target.registers_per_sm:
         return "too_large", f"{registers} registers; an SM of {target.name} has {target.registers_per_sm}"
-    most = max(MOST_SPILLS_OUTSIDE if is_gluon(config) else MOST_SPILLS, MOST_SPILLS_RARELY.get(kernel, 0))
+    most = max(MOST_SPILLS_OUTSIDE if is_gluon(config) else MOST_SPILLS, MOST_SPILLS_OF.get(kernel, 0))
     if compiled.spills > most:
         return "spilled", f"{compiled.spills} bytes a thread; at most {most} are tried"
     return "ok", ""

@@ -81,7 +81,8 @@ def _backward(plan: BackwardPlan, case: Case, interpret: bool) -> Comparison:
 
     def verdict(base: Finding, result: Any) -> Finding:
         found = named_results(plan, result)
-        shares = {name: share(found[name]) for name, share in right.items()}
+        made = {name: x for name in right if (x := found[name]) is not None}
+        shares = {name: right[name](x) for name, x in made.items()}
         name = max(shares, key=lambda name: shares[name])
         base = replace(base, error=shares[name], allowed=1.0)
         return base if base.error <= 1.0 else failed(base, f"{name}: the error is larger than rounding explains")

@@ -14,7 +14,7 @@ import torch
 
 from attngen import reference
 from attngen.op.checks import keywords_of
-from attngen.op.gradient_launch import Call, Rows, Strip, by_key
+from attngen.op.gradient_launch import Call, Rows, Strip
 from attngen.plan.attention import LOG2E
 from attngen.plan.backward import BackwardPlan
 from attngen.plan.work import first_position
@@ -50,9 +50,8 @@ class BackwardPass:
         return cls(kind, given, out, lse, dout, dlse if of_lse else None)
 
     def call(self, plan: BackwardPlan) -> Call:
-        extras = tuple(self.given.get(name) for name in keywords_of(plan))
-        call = Call(self.given["q"], self.given["k"], self.given["v"], self.dout, extras)
-        return by_key(plan, call) if plan.kernel == "backward_kv" else call
+        given = {name: self.given.get(name) for name in keywords_of(plan)}
+        return Call(self.given["q"], self.given["k"], self.given["v"], self.dout, given)
 
     def first(self) -> BackwardPass:
         """The first sequence alone, or the first packed document as one."""
@@ -88,9 +87,10 @@ def kernel_inputs(plan: BackwardPlan, one: BackwardPass, strip: Strip | None = N
     if plan.kernel == "backward_rows":
         sink = one.given.get("sink")
         of_rows = {"out": one.out, "dout": one.dout, "lse": one.lse, "dlse": one.dlse, "sink": sink}
-        return {**of_rows, "sink_shares": sink is not None}
+        return {**of_rows, "keep_dlse": plan.sums_keys, "sink_shares": sink is not None}
     exact = exact_rows(one)
-    rows = Rows(exact["log_sum"].float(), exact["delta"].float(), None)
+    of_lse = exact["of_lse"].float() if "of_lse" in exact else None
+    rows = Rows(exact["log_sum"].float(), exact["delta"].float(), of_lse)
     inputs = {"call": one.call(plan), "rows": rows}
     if plan.kernel != "backward_elements":
         return {**inputs, "wanted": [read.index for read in plan.learned]}
@@ -112,16 +112,19 @@ def columns_of(plan: BackwardPlan, one: BackwardPass, strip: Strip) -> int:
     return seq_k + strip.queries - 1 if plan.learned[0].along == "distance" else seq_k
 
 
-def named_results(plan: BackwardPlan, result: Any) -> dict[str, torch.Tensor]:
-    """What a kernel's launcher returns, by name; of the sink's shares their sum."""
+def named_results(plan: BackwardPlan, result: Any) -> dict[str, torch.Tensor | None]:
+    """What a kernel's launcher returns, by name; of the sink's shares their sum. None for what its schedule leaves to
+    others."""
     if plan.kernel == "backward_rows":
         found = {"log_sum": result.log_sum, "delta": result.delta}
+        found |= {} if result.of_lse is None else {"of_lse": result.of_lse}
         return found if result.sink_shares is None else {**found, "sink": result.sink_shares.double().sum((0, 2))}
     if plan.kernel == "backward_elements":
         return {f"shares {plan.learned[0].index}": result}
     *gradients, sums = result
     names = ("q",) if plan.kernel == "backward_q" else ("k", "v")
-    return dict(zip(names, gradients, strict=True)) | {f"shares {n}": x for n, x in sums.items()}
+    made = {read.index: None for read in plan.learned} if sums is None else sums
+    return dict(zip(names, gradients, strict=True)) | {f"shares {n}": x for n, x in made.items()}
 
 
 def exact_rows(one: BackwardPass) -> dict[str, torch.Tensor]:
@@ -134,11 +137,12 @@ def exact_rows(one: BackwardPass) -> dict[str, torch.Tensor]:
     if sink is not None:
         exact["sink"] = -(delta * torch.exp(sink.double()[:, None] - total)).where(seen, 0.0).sum((0, 2))
     if one.dlse is not None:
-        delta = delta - one.dlse.double() * torch.exp(total - lse).where(seen, 0.0)
+        exact["of_lse"] = one.dlse.double() * torch.exp(total - lse).where(seen, 0.0)
+        delta = delta - exact["of_lse"]
     return exact | {"delta": delta.where(seen, 0.0)}
 
 
-def rows_answers(one: BackwardPass) -> dict[str, Share]:
+def rows_answers(plan: BackwardPlan, one: BackwardPass) -> dict[str, Share]:
     """Of backward_rows: sums and logarithms in float32."""
     exact = exact_rows(one)
     sizes = exact_rows(
@@ -147,8 +151,8 @@ def rows_answers(one: BackwardPass) -> dict[str, Share]:
     loss = FAST_MATH + U32 * one.kind.head_dim.v
     finite = exact["log_sum"].abs().masked_fill(exact["log_sum"] == torch.inf, 0.0)
     bounds = {"log_sum": FAST_MATH * (finite + 1.0), "delta": loss * sizes["delta"]}
-    if "sink" in sizes:
-        bounds["sink"] = loss * sizes["sink"].abs()
+    kept = ("sink", "of_lse") if plan.sums_keys else ("sink",)
+    bounds |= {name: loss * sizes[name].abs() for name in kept if name in sizes}
     return {name: _by_element(exact[name], bound) for name, bound in bounds.items()}
 
 
@@ -157,14 +161,17 @@ def answers(plan: BackwardPlan, one: BackwardPass, *, keys: slice = slice(None))
     gradients are compared. Gradients are compared in L2, where errors of many products cancel.
     """
     if plan.kernel == "backward_rows":
-        return rows_answers(one)
+        return rows_answers(plan, one)
     exact = _named(plan, one, one.dout, one.dlse, keys)
-    # What out has lost is missing in delta: the gradient of as much lse.
-    lost = max(UNIT[one.kind.dtype], FAST_MATH) * (one.out.double() * one.dout.double()).norm(dim=-1)
-    missing = _named(plan, one, torch.zeros_like(one.dout), lost, keys)
+    # What out has lost is missing in delta: the gradient of as much lse. Sums over keys have it put back, in float32.
+    size, unit = (one.out.double() * one.dout.double()).norm(dim=-1), max(UNIT[one.kind.dtype], FAST_MATH)
+    missing = _named(plan, one, torch.zeros_like(one.dout), unit * size, keys)
+    lost = {name: float(x.norm()) for name, x in missing.items()}
+    if plan.sums_keys:
+        lost |= {name: ROUNDED_ONCE * FAST_MATH / unit * x for name, x in lost.items() if name != "q"}
     terms = max(one.given["q"].shape[2], one.given["k"].shape[2])
     loss = relative_loss(one.kind, terms)
-    return {name: _in_l2(x, loss * float(x.norm()) + float(missing[name].norm())) for name, x in exact.items()}
+    return {name: _in_l2(x, loss * float(x.norm()) + lost[name]) for name, x in exact.items()}
 
 
 def relative_loss(kind: Kind, terms: int) -> float:

@@ -57,6 +57,19 @@ def test_a_right_kernel_passes(dtype):
     assert Checks(kind, problem(kind), device="cpu").find_fault(computed(kind)) is None
 
 
+def test_strips_of_listed_blocks():
+    """Their lists are cut with their queries; a kernel that sees other blocks is found out at the problem's sizes."""
+    kind = parse_spec("{heads: {query: 4, kv: 2}, head_dim: 16, blocks: {size: 32}}").kinds[0]
+    checks, right = Checks(kind, problem(kind), device="cpu"), computed(kind)
+    assert checks.find_fault(right) is None
+
+    def moved(**inputs):
+        lists = inputs["block_index"]
+        return right(**{**inputs, "block_index": lists.roll(1, 2) if lists.shape[2] == 5 else lists})
+
+    assert checks.find_fault(moved).startswith("the problem's sizes: ")
+
+
 def test_compressed_keys_have_positions_of_their_own():
     text = (
         "{name: b, heads: {query: 2, kv: 1}, head_dim: 16, causal: true, branches: {coarse: {compress: {size: 8, "

@@ -17,6 +17,8 @@ from attngen.plan.space.common import (
 )
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import Problem, next_power_of_two
+from attngen.spec.nodes import Tensor, walk
+from attngen.spec.reads import dependence
 from attngen.target import Target
 
 REGISTERS = 255  # of a thread
@@ -72,10 +74,14 @@ def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> 
         tiles = [(32, 64, 4, 1), (32, 64, 8, 1)]  # sums go from head to head: with more stages they are spilled
     elif by_key and wide <= 128 and splits_keys(target):
         tiles = [(32, 128, 8, 2) if wide <= 64 else (32, 64, 4, 2), (32, 64, 4, 2)]
+    elif wide <= 128 and _gathers(plan):  # with more stages, what is loaded ahead takes registers
+        tiles = [(64, 64, 4, 1) if by_key and wide <= 64 else (64, 128, 8, 1) if by_key else (128, 64, 8, 1)]
     elif wide <= 64:
-        tiles = [(32, 128, 8, 3) if by_key else (128, 64, 8, 3), (64, 64, 4, 2)]
+        tiles = [(64, 64, 4, 2 if by_key else 3), (64, 64, 4, 2)]
+    elif wide <= 128 and by_key:
+        tiles = [(64, 128, 8, 2), (32, 64, 4, 2)]
     elif wide <= 128:
-        tiles = [(32, 128, 8, 2) if by_key else (128, 64, 8, 2), (32, 64, 4, 2) if by_key else (64, 32, 4, 2)]
+        tiles = [(128, 64, 8, 3), (128, 64, 8, 2), (64, 32, 4, 2)]
     elif by_key:
         tiles = [(16, 64, 8, 2), (32, 64, 8, 2), (32, 64, 8, 1), (16, 64, 8, 1)]
     else:
@@ -83,6 +89,14 @@ def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> 
     narrow: list[Tiles] = [(64, 16, 4, 1), (16, 64, 4, 1), (16, 64, 8, 1), (64, 16, 8, 1)]
     narrow += [] if plan.kind.blocks is None else [(32, 32, 4, 1), (16, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)]
     return [_config(*tile) for tile in tiles + narrow]
+
+
+def _gathers(plan: BackwardPlan) -> bool:
+    """Whether each element of a tile reads tensors of the call's, or each query where a program goes over queries."""
+    trees = [expression.tree for expression in (plan.kind.score, plan.kind.mask) if expression is not None]
+    apart = ("distance", "both", "query") if plan.kernel == "backward_kv" else ("distance", "both")
+    found = (node for tree in trees for node in walk(tree) if isinstance(node, Tensor))
+    return any(dependence(read).positions in apart for read in found)
 
 
 def _config(block_m: int, block_n: int, warps: int, stages: int) -> Config:
