@@ -6,11 +6,13 @@ Every system is asked through autograd, ours too, so that all pay for what the h
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch._functorch import config as compiler
 
+from attngen.bench.packed import our_packed
 from attngen.bench.peers import Call
 from attngen.op import KindOp
 from attngen.op.kernels import launcher_of
@@ -40,6 +42,8 @@ def our_gradients(op: KindOp, inputs: dict[str, Any]) -> Call:
             config = op.config(*(inputs[name] for name in LEAVES), kernel=plan.kernel).config
             if fault := checks_of(plan, problem).find_fault(launcher_of(plan, config)):
                 raise WrongAnswer(f"{plan.kernel}: {fault}")
+    if op.kind.documents:
+        return gradients_call(partial(our_packed, op), inputs)
     return gradients_call(lambda given: lambda: op(**given), inputs)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
+from attngen.bench.lengths import log_uniform
 from attngen.bench.sparse_cases import SPARSE, BlockSuite, SparseCase, SparseSuite
 from attngen.errors import UsageError
 from attngen.spec import Kind, Spec, parse_spec
@@ -24,9 +25,13 @@ class BenchCase:
     batch: int
     seq: int
     backward: bool = False  # its gradients, from the results of a forward pass
+    lengths: tuple[int, ...] = ()  # of packed documents, which make up ``seq`` tokens
 
     @property
     def sizes(self) -> str:
+        if self.lengths:
+            shortest, longest = min(self.lengths), max(self.lengths)
+            return f"{len(self.lengths)} documents of {shortest} to {longest} tokens, {self.seq} in all"
         return f"batch {self.batch}, {self.seq} x {self.seq}"
 
     def matches(self, part: str) -> bool:
@@ -137,8 +142,39 @@ DENSE_BACKWARD = Suite(
     ),
     backward=True,
 )
+_PACKED_D64 = "{name: packed-d64, heads: 32, head_dim: 64, causal: true}"
+_PACKED_D128 = "{name: packed-d128, heads: {query: 32, kv: 8}, head_dim: 128, causal: true}"
+PACKED_TOKENS = 65536
+LENGTHS = log_uniform(PACKED_TOKENS, 16, 16384)
+
+
+@dataclass(frozen=True)
+class PackedSuite:
+    """Cases that stand in one table: documents of very uneven lengths, and as many tokens in sequences of one length;
+    what is compared is the throughput of visible pairs."""
+
+    name: str
+    title: str
+    measure: Literal["tflops", "ms"] = "tflops"
+    backward: bool = False
+
+    @cached_property
+    def cases(self) -> tuple[BenchCase, ...]:
+        cases = []
+        for label, text in (("D64 causal", _PACKED_D64), ("D128 causal, 32 over 8 heads", _PACKED_D128)):
+            spec = parse_spec(text)
+            equal = BenchCase(self.name, f"{label}, 16 x 4096", spec.name, spec.kinds[0], 16, 4096, self.backward)
+            packed = replace(spec.kinds[0], documents=True)
+            name = f"{label}, {len(LENGTHS)} documents"
+            cases.append(replace(equal, name=name, kind=packed, batch=1, seq=PACKED_TOKENS, lengths=LENGTHS))
+            cases.append(equal)
+        return tuple(cases)
+
+
+PACKED_FORWARD = PackedSuite("packed-forward", "Packed documents forward, TFLOP/s of visible pairs")
+PACKED_BACKWARD = PackedSuite("packed-backward", "Packed documents backward, TFLOP/s of visible pairs", backward=True)
 WINDOW_BACKWARD = replace(WINDOW, name="window-backward", title="Windows backward, ms", backward=True)
-AnySuite = Suite | SparseSuite | BlockSuite
+AnySuite = Suite | PackedSuite | SparseSuite | BlockSuite
 AnyCase = BenchCase | SparseCase
 SUITES: dict[str, tuple[AnySuite, ...]] = {
     "dense": (DENSE,),
@@ -146,19 +182,21 @@ SUITES: dict[str, tuple[AnySuite, ...]] = {
     "window": (WINDOW,),
     "fp8": (FP8,),
     "backward": (DENSE_BACKWARD, WINDOW_BACKWARD),
+    "packed": (PACKED_FORWARD, PACKED_BACKWARD),
     "sparse": SPARSE,
 }
 SUITES["all"] = tuple(suite for suites in SUITES.values() for suite in suites)
 
 
 def suite_cases(name: str, seqs: tuple[int, ...] = (), batch: int | None = None) -> list[AnyCase]:
-    """The cases of a suite, or of ``all``; ``seqs`` and ``batch`` instead of their own sizes, but for sparse ones."""
+    """The cases of a suite, or of ``all``; ``seqs`` and ``batch`` instead of their own sizes, but for sparse and packed
+    ones."""
     cases = [case for suite in SUITES[name] for case in suite.cases]
     if not seqs and batch is None:
         return cases
     resized: dict[tuple[str, str], AnyCase] = {}
     for case in cases:
-        if isinstance(case, SparseCase):
+        if isinstance(case, SparseCase) or case.lengths:
             resized[case.suite, case.name] = case
             continue
         for seq in seqs or (case.seq,):

@@ -10,16 +10,20 @@ import torch
 from attngen.spec.model import Kind
 
 
-def make(kind: Kind, inputs: dict[str, Any]) -> Callable[[], Any]:
-    """The compiled call; Unsupported for what is only known at call time or written as an expression."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+def make(kind: Kind, inputs: dict[str, Any], also: Callable | None = None) -> Callable[[], Any]:
+    """The compiled call; Unsupported for what is only known at call time or written as an expression.
+
+    ``also``: another mask, by which a pair must be visible too.
+    """
+    from torch.nn.attention.flex_attention import and_masks, create_block_mask, flex_attention
 
     from attngen.bench.peers import refuse
 
     expressible = {"causal", "window", "chunk", "dilation", "prefix", "always_first", "global_tokens"}
     refuse(kind, allowed=expressible | {"softcap", "alibi", "sink"}, name="this FlexAttention benchmark")
     q, k, v = inputs["q"], inputs["k"], inputs["v"]
-    mask = mask_mod(kind, inputs)
+    masks = [mask for mask in (mask_mod(kind, inputs), also) if mask is not None]
+    mask = and_masks(*masks) if masks else None
     # Not compiled: that takes minutes, and the mask is made before the clock starts.
     block_mask = None
     if mask is not None:

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from attngen.bench import flex
+from attngen.bench.packed import fa3_varlen, fa4_varlen, flex_documents
 from attngen.errors import UsageError, did_you_mean
 from attngen.spec.model import Kind
 
@@ -33,6 +34,7 @@ class Peer:
     name: str
     title: str
     make: Callable[[Kind, dict[str, Any]], Call]
+    packed: Callable[[Kind, dict[str, Any]], Call] | None = None  # the same for packed documents
     module: str = ""  # what must be installed
     sinks: bool = False  # whether it computes them
     only_backward: bool = False  # forward it is another peer
@@ -156,13 +158,14 @@ PEERS = {
         Peer("sdpa", "SDPA", _sdpa(None)),
         Peer("cudnn", "cuDNN SDPA", _sdpa(SDPBackend.CUDNN_ATTENTION)),
         Peer("fa2", "FA2 (SDPA flash)", _sdpa(SDPBackend.FLASH_ATTENTION)),
-        Peer("flex", "FlexAttention", flex.make),
-        Peer("fa3", "FA3", _fa3, "flash_attn_interface"),
-        Peer("fa4", "FA4", _fa4, "flash_attn.cute", sinks=True),
+        Peer("flex", "FlexAttention", flex.make, flex_documents),
+        Peer("fa3", "FA3", _fa3, fa3_varlen, "flash_attn_interface"),
+        Peer("fa4", "FA4", _fa4, fa4_varlen, "flash_attn.cute", sinks=True),
         Peer(
             "fa4-deterministic",
             "FA4 deterministic",
             partial(_fa4, deterministic=True),
+            partial(fa4_varlen, deterministic=True),
             "flash_attn.cute",
             only_backward=True,
         ),

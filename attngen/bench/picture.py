@@ -20,7 +20,7 @@ from attngen.errors import UsageError
 
 OURS = "attngen"
 # Under other roofs than that of 16 bits, and backward passes, whose cases are called as the forward ones are.
-ELSEWHERE = {FP8.name, *(suite.name for suite in (*SPARSE, *SUITES["backward"]))}
+ELSEWHERE = {FP8.name, *(suite.name for suite in (*SPARSE, *SUITES["backward"], *SUITES["packed"]))}
 COLOURS = {OURS: "#0b57d0", "fa4": "#e59aa6", "fa3": "#f2b774", "flex": "#a9cfa4"}  # ours is drawn last
 SHAPES = (("D64", "o", "D64"), ("D128", "s", "D128"), ("D", "D", "wider heads"), ("", "^", "windows"))  # by beginnings
 INK, PALE, FAINT = "#24292f", "#8c959f", "#eaeef2"

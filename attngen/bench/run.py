@@ -14,6 +14,7 @@ import torch
 from attngen.bench.backward import backward_configs, gradients_call, our_gradients
 from attngen.bench.cases import AnyCase, BenchCase
 from attngen.bench.machine import ClockLog
+from attngen.bench.packed import our_packed, packed_inputs, packed_work
 from attngen.bench.peers import Call, Peer, Unsupported, reset
 from attngen.bench.results import Row
 from attngen.bench.sparse import SparseInputs, SparsePeer, our_call, our_choice
@@ -26,6 +27,7 @@ from attngen.plan import plan_forward
 from attngen.problem import Problem
 from attngen.report.sparse import Part, part_work, whole_work
 from attngen.report.work import Work, backward_work_of, work_of
+from attngen.spec.model import Kind
 from attngen.target import Target
 from attngen.tuner.bench import Timing
 from attngen.tuner.checks import Checks, WrongAnswer
@@ -76,6 +78,8 @@ def case_work(bench: Bench, case: AnyCase) -> Work:
             return whole_work(case.kind, case.batch, case.seq_q, bench.target)
         part: Part = "gathered" if case.suite == GATHERED else "indexer"
         return part_work(case.kind, part, case.batch, case.seq_q, case.seq_k, bench.target)
+    if case.lengths:
+        return packed_work(case.kind, case.lengths, bench.target, case.backward)
     work = backward_work_of if case.backward else work_of
     return work(plan_forward(case.kind), case.batch, case.seq, case.seq, bench.target)
 
@@ -93,21 +97,32 @@ def _forward_systems(bench: Bench, case: BenchCase, peers: Sequence[AnyPeer]) ->
     problem = Problem("forward", case.kind.digest(), case.batch, case.seq, case.seq)
     checks = Checks(case.kind, problem, bench.device)
     op = KindOp(case.spec, case.kind, bench.db)
-    makers: dict[str, Callable[[], Call]] = {OURS: partial(_ours, bench, op, checks)}
+    inputs = packed_inputs(case.kind, case.lengths, bench.device) if case.lengths else checks.inputs
+    makers: dict[str, Callable[[], Call]] = {OURS: partial(_ours, bench, op, checks, inputs)}
     able = [peer for peer in peers if isinstance(peer, Peer)]
-    makers |= {peer.name: partial(peer.make, case.kind, checks.inputs) for peer in able}
+    makers |= {peer.name: partial(_maker(peer, case), case.kind, inputs) for peer in able}
     notes = {peer.name: peer.left_out(case.kind) for peer in able}
-    return Systems(makers, notes, lambda: _plain(op.config(*(checks.inputs[name] for name in "qkv"))))
+    return Systems(makers, notes, lambda: _plain(op.config(*(inputs[name] for name in "qkv"))))
+
+
+def _maker(peer: Peer, case: BenchCase) -> Callable[[Kind, dict[str, Any]], Call]:
+    if not case.lengths:
+        return peer.make
+    assert peer.packed is not None  # ``does`` says so
+    return peer.packed
 
 
 def _backward_systems(bench: Bench, case: BenchCase, peers: Sequence[AnyPeer]) -> Systems:
     """Peers compute without a sink, of which most make no gradient."""
-    inputs = make_inputs(case.kind, case.batch, case.seq, case.seq, device=bench.device, seed=2)
+    if case.lengths:
+        inputs = packed_inputs(case.kind, case.lengths, bench.device)
+    else:
+        inputs = make_inputs(case.kind, case.batch, case.seq, case.seq, device=bench.device, seed=2)
     op = KindOp(case.spec, case.kind, bench.db)
     makers: dict[str, Callable[[], Call]] = {OURS: partial(our_gradients, op, inputs)}
     able = [peer for peer in peers if isinstance(peer, Peer)]
     plain = replace(case.kind, sink=False)
-    makers |= {peer.name: partial(gradients_call, partial(peer.make, plain), inputs) for peer in able}
+    makers |= {peer.name: partial(gradients_call, partial(_maker(peer, case), plain), inputs) for peer in able}
     notes = {peer.name: "without the sink" if case.kind.sink else "" for peer in able}
     return Systems(makers, notes, partial(backward_configs, op, inputs))
 
@@ -166,21 +181,22 @@ def _reason(error: Exception) -> str:
     return one_line(f"{type(error).__name__}: {error}")[:MOST_TEXT]
 
 
-def _ours(bench: Bench, op: KindOp, checks: Checks) -> Call:
+def _ours(bench: Bench, op: KindOp, checks: Checks, inputs: dict[str, Any]) -> Call:
     """Our call, once its answers are right: a wrong kernel has no time."""
-    inputs = checks.inputs
     if bench.device == "cuda":  # the CPU runs the reference itself
         fault = checks.find_fault(Launcher(op.plan, op.config(inputs["q"], inputs["k"], inputs["v"]).config))
         if fault:
             raise WrongAnswer(fault)
-    return lambda: op(**inputs)
+    return our_packed(op, inputs) if op.kind.documents else lambda: op(**inputs)
 
 
 def does(peer: AnyPeer, case: AnyCase) -> bool:
     """Whether a system is one for a case's suite."""
     if isinstance(case, SparseCase):
         return isinstance(peer, SparsePeer) and peer.suite == case.suite
-    return isinstance(peer, Peer) and (case.backward or not peer.only_backward)
+    if not isinstance(peer, Peer) or (case.lengths and peer.packed is None):
+        return False
+    return case.backward or not peer.only_backward
 
 
 def _row(case: AnyCase, name: str, timing: Timing, work: Work) -> Row:

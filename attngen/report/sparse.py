@@ -13,7 +13,7 @@ from attngen.plan.listed import blocks_of, lists_of
 from attngen.plan.space.common import why_no_float8
 from attngen.plan.work import ELEMENT_BYTES, compulsory_bytes, keys_of, visible_pairs
 from attngen.problem import Problem
-from attngen.report.work import Work, work_of
+from attngen.report.work import Work, summed, work_of
 from attngen.spec.model import Kind
 from attngen.target import Target
 
@@ -75,9 +75,7 @@ def parts_of(kind: Kind, batch: int, seq: int, target: Target) -> dict[str, Work
 
 def whole_work(kind: Kind, batch: int, seq: int, target: Target) -> Work:
     """All parts of a prefill as one: their sums."""
-    parts = [part for part in parts_of(kind, batch, seq, target).values() if part is not None]
-    sums = {name: sum(getattr(part, name) for part in parts) for name in vars(parts[0])}
-    return Work(**{**sums, "all_pairs": seq * seq})
+    return summed([part for part in parts_of(kind, batch, seq, target).values() if part is not None], seq * seq)
 
 
 def _branch_parts(kind: Kind, branch: Kind, batch: int, seq: int, target: Target) -> dict[str, Work | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,6 +101,12 @@ def _work(
         bytes_ms=moved / target.memory_bandwidth * 1e3,
         exp_ms=exps / target.exp2_rate * 1e3,
     )
+
+
+def summed(parts: Sequence[Work], all_pairs: int) -> Work:
+    """Several calls as one."""
+    sums = {name: sum(getattr(part, name) for part in parts) for name in vars(parts[0])}
+    return Work(**{**sums, "all_pairs": all_pairs})
 
 
 def floor_in_words(work: Work, target: Target) -> str:

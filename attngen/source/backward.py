@@ -176,6 +176,9 @@ def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[st
     across = "bhs" if of_rows else axes(plan)
     if hopper:
         taken.append(TOGETHER)
+        if plan.kind.documents:  # the last rows of each go without the copy engine
+            taken += [_strided(plan, name) for name in results]
+            taken += [Parameter(f"stride_{name}{axis}") for name in results for axis in across]
     else:
         taken += [Parameter(f"stride_{word}{axis}") for word in strided.values() for axis in across]
     taken += [Parameter("heads", "query heads"), *([Parameter("seq_q")] if of_rows else lengths(plan))]

@@ -17,6 +17,7 @@ from attngen.source.roles import one_loads
 FIRST_BARRIER = 8  # named barriers below are the compiler's
 LAZY = 8.0  # powers of two by which a stale maximum may be exceeded
 FLOAT8_LAZY = 0.8  # 2 ** (WEIGHT_BITS + 0.8) is below 448, the largest number of e4m3
+PACKED = ("tokens_q", "tokens_k", "documents", "cu_seqlens_q_ptr", "cu_seqlens_k_ptr")  # of packed documents
 MOST_SUMMED = {"bfloat16": "2.0**64", "float16": "65504.0"}  # of a row's weights, so that none is too large
 SPARED_TILES = {"float16": 1}  # whole tiles that are looked at too: few keys at an edge say too little of a maximum
 KEYS_SUMMED = 1024  # keys whose values tensor cores add up in 14 bits before the sum is put aside
@@ -65,12 +66,15 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     scale_names = ["exp_scale"] if quantised and plan.plain_scores else []
     scored_names = [*common["tile_names"], *(["score_scale"] if quantised and not plan.plain_scores else [])]
     symbols = common["symbols"]
-    locate = ["heads", "seq_q", "seq_k", "tile_count", "heads_together", "offsets_ptr", "key_range_ptr"]
+    documents = plan.kind.documents
+    locate = ["heads", *(PACKED if documents else ["seq_q", "seq_k"]), "tile_count", "heads_together"]
+    locate += ["offsets_ptr", "key_range_ptr"]
     locate += ["prefix_ptr"] if "prefix" in symbols else []
     located = ["batch", "head", "tile"]
     located += ["offset"] if "i" in symbols else []
     located += ["key_first"] if any(re.search(r"\bkey_first\b", b.value) for b in bounds) else []
     located += ["key_end"] + (["prefix"] if any(re.search(r"\bprefix\b", b.value) for b in bounds) else [])
+    located += ["seq_q", "first_query"] if documents else []
     loops = [_in_gluon(loop) for loop in common["loops"]]
     loops = [_aligned(loop) if quantised else {**loop, "aligned": False} for loop in loops]
     for n, loop in enumerate(loops):
@@ -93,8 +97,9 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     consumer = (
         names["q_buffers"] + names["k_buffers"] + names["v_buffers"] + names["out_descs"] + names["out_buffers"] + kept
     )
-    consumer += [*rings, *shared, "lse_ptr", "heads", "seq_q", "tile_count"]
-    consumer += [*(["key_range_ptr"] if clears else []), *arguments]
+    consumer += [*rings, *shared, "lse_ptr", "heads", "tokens_q" if documents else "seq_q", "tile_count"]
+    consumer += ["out_ptr", "stride_oh", "stride_os"] if documents else []
+    consumer += [*(["key_range_ptr"] if clears else []), *(name for name in arguments if name not in PACKED)]
 
     state = [*names["accumulators"], *([] if shape.in_order else ["p"]), "row_max", "row_sum", "k_slot", "k_phase"]
     state += [] if shape.in_order else ["v_slot", "v_phase"]
@@ -128,7 +133,8 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
         "locate_names": locate,
         "located": located,
         "guessed": _any_of(guessed),  # whether a tile of queries has whole tiles of keys
-        "found": located if "key_first" in located or not quantised else [*located, "key_first"],
+        "found": [*located, *(["first_key"] if documents else [])]
+        + (["key_first"] if quantised and "key_first" not in located else []),
         "producer_names": producer,
         "consumer_names": consumer,
         "partitions": one_loads(consumer, shape.consumers, producer),

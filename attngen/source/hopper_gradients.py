@@ -12,11 +12,12 @@ from attngen.plan.backward import BackwardPlan
 from attngen.plan.hopper import PRODUCER_REGISTERS, ROWS
 from attngen.plan.hopper_gradients import HopperGradientShape
 from attngen.source.elementwise import Assignment
-from attngen.source.hopper import FIRST_BARRIER, arguments_of_callers, gluon, relative
+from attngen.source.hopper import FIRST_BARRIER, PACKED, arguments_of_callers, gluon, relative
 from attngen.source.roles import Role, one_loads
 from attngen.source.text import LINE_LENGTH
 
 POSITIONS = ("offset", "key_first", "key_end", "prefix")  # of a sequence, as ``locate`` finds them
+OF_DOCUMENT = ("seq_q", "seq_k", "first_query", "first_key")  # its sizes, and where it begins
 SYMBOLS = ("query_first", "i_first", "i_last")  # that bounds of loops may do without
 
 
@@ -53,8 +54,10 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
         "kv_head" if by_key or shape.window else "head",
         first,
         *(name for name in POSITIONS if name in needed),
+        *(OF_DOCUMENT if plan.kind.documents else []),
     ]
-    locate = ["heads", "heads_together", "seq_q", "seq_k", "offsets_ptr", "key_range_ptr"]
+    locate = ["heads", "heads_together", *(PACKED if plan.kind.documents else ["seq_q", "seq_k"])]
+    locate += ["offsets_ptr", "key_range_ptr"]
     locate += ["prefix_ptr"] if "prefix" in common["symbols"] else []
     ranges = [f"{name}_{n}" for n in range(len(loops)) for name in ("first", "tiles")]
 
@@ -64,7 +67,12 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     taken = ["row_log_sum_ptr", "row_delta_ptr"]
     produce = ["q_desc", "dout_desc", "k_desc", "v_desc", *(taken if by_key else []), *buffers, *rows, *full, *locate]
     callers = [name for name in arguments if name not in locate]
-    results = ["dk_desc", "dv_desc"] if by_key else ["dq_desc", *taken]
+
+    def written(name: str) -> list[str]:
+        """What a result is written by; a part of a tile of a packed document goes without the copy engine."""
+        return [f"{name}_desc", *([f"{name}_ptr", f"stride_{name}h", f"stride_{name}s"] if plan.kind.documents else [])]
+
+    results = written("dk") + written("dv") if by_key else [*written("dq"), *taken]
     consume = [*results, *buffers, *rows, *full, *locate, *callers]
     extra: dict[str, Any] = {}
     partitions: list[Role] = []
@@ -72,8 +80,8 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
         extra = {"load_names": ["q_desc", "dout_desc", *taken, *buffers[:2], *rows, "full"]}
     elif shape.wide:
         passed = ["w_tiles", "w_full"]
-        make_dv = ["dv_desc", *buffers, *rows[:1], *passed, *full, *locate, *callers]
-        make_dk = ["dk_desc", *buffers, *rows[1:], *passed, *full, *locate]
+        make_dv = [*written("dv"), *buffers, *rows[:1], *passed, *full, *locate, *callers]
+        make_dk = [*written("dk"), *buffers, *rows[1:], *passed, *full, *locate]
         extra = {"make_dv_names": make_dv, "make_dk_names": make_dk}
         partitions = [Role("make_dv", make_dv), Role("make_dk", make_dk)]
         partitions.append(Role("produce", produce, 1, "PRODUCER_REGISTERS"))
@@ -95,6 +103,9 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
         "always_masked": all(loop["masked_only"] for loop in loops),
         "locate_names": locate,
         "located": located,
+        "located_for": lambda role: _taken_by(
+            role, plan, located, "batch" in hidden_names or _has(scored_texts, "batch")
+        ),
         "ranges": ranges,
         "range_names": range_names,
         "range_symbols": _used(range_texts, SYMBOLS),
@@ -110,6 +121,17 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
         "consumer_names": consume,
         "partitions": partitions,
     }
+
+
+def _taken_by(role: str, plan: BackwardPlan, located: list[str], by_sequence: bool) -> list[str]:
+    """Names for what ``locate`` returns, for a role that does not use all that there is of a packed document."""
+    if not plan.kind.documents:
+        return located
+    by_key, loads = plan.kernel == "backward_kv", role == "produce"
+    unused = {"batch"} if loads or not by_sequence else set()
+    unused |= {"seq_k"} if loads or not by_key else set()
+    unused |= set() if loads else {"first_query" if by_key else "first_key"}
+    return ["_" if name in unused else name for name in located]
 
 
 def _relative(line: str, position: str, first: str) -> str:

@@ -84,16 +84,18 @@ def _hopper_parameters(plan: ForwardPlan, config: Config) -> tuple[Parameter, ..
         ("v", "kv heads", "seq_k", "v dim", plan.v_chunks, "BLOCK_N"),
         ("out", "heads", "seq_q", "v dim", plan.v_chunks, rows),
     ):
-        out += [
-            Parameter(f"{name}_desc_{c.index}", f"[batch, {heads}, {seq}, {dim}], boxes of {box} x {c.width}")
-            for c in chunks
-        ]
+        held = shape_of(plan, heads, seq, dim)
+        out += [Parameter(f"{name}_desc_{c.index}", f"{held}, boxes of {box} x {c.width}") for c in chunks]
+    if plan.kind.documents:  # the last rows of each go without the copy engine
+        out.append(Parameter("out_ptr", shape_of(plan, "heads", "seq_q", "v dim")))
     out += _other_parameters(plan)
     if config["schedule"] == "hopper":
         out.append(Parameter("ticket_ptr", f"[1 + {VISITS} x programs], int32, 0 before and after a launch"))
         out.append(Parameter("tile_count", "tiles of queries in all"))
         out.append(Parameter("heads_together", "heads whose tiles run side by side and share the L2 cache"))
-    return (*out, Parameter("heads", "query heads"), Parameter("seq_q"), Parameter("seq_k"))
+    if plan.kind.documents:
+        out += [Parameter(f"stride_o{axis}") for axis in axes(plan)]
+    return (*out, Parameter("heads", "query heads"), *lengths(plan))
 
 
 def _other_parameters(plan: ForwardPlan) -> list[Parameter]:

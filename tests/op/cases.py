@@ -33,7 +33,7 @@ class Case:
     strided: bool = False  # (batch, sequence, heads, dim) views, cut out of wider tensors
     seed: int = 0
     equal_values: bool = False  # all of v the same, so that errors of weights add up
-    ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # cu_seqlens_q and _k; keys after the last are NaN
+    ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None  # cu_seqlens_q and _k; tokens after the last are NaN
     scales: tuple[tuple[str, bool], ...] = ()  # (name, whether there is one a head) where not as make_inputs does
 
 
@@ -99,7 +99,7 @@ def inputs_of(case: Case) -> dict[str, Any]:
                 inputs[name][b, :, max(end, 0) :] = NAN
     for side, ends in zip("qk", case.ends or (), strict=False):
         inputs[f"cu_seqlens_{side}"] = torch.tensor(ends, dtype=torch.int32)
-        for name in ("k", "v") if side == "k" else ():
+        for name in ("k", "v") if side == "k" else ("q",):
             inputs[name][:, :, ends[-1] :] = NAN
     if case.strided:
         for name in ("q", "k", "v"):

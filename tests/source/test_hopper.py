@@ -49,6 +49,8 @@ KERNELS = {
     ),
     "FP8, 192 and 128 wide": (float8((192, 128), causal=True), {}),
     "FP8, values of 256 columns in order": (float8((64, 256), causal=True), {"BLOCK_M": 128, "BLOCK_N": 128}),
+    "documents, causal": (kind_of((128, 128), (8, 2), causal=True, documents=True), {"PACK_HEADS": 4}),
+    "documents, 192 rows": (kind_of((64, 64), documents=True), {"BLOCK_M": 192}),
     "prefix and global tokens": (kind_of((128, 128), causal=True, prefix="argument", global_tokens=3), {}),
 }
 QUICK = (

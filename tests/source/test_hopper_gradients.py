@@ -59,6 +59,10 @@ KERNELS = {  # the kernel, the kind, and changes of its default config
     "queries, 128 wide": ("q", kind((128, 128), causal=True), {}),
     "queries, 128 wide, ahead": ("q", kind((128, 128), causal=True), {"AHEAD": True, "BLOCK_N": 64}),
     "queries, 128 wide, a mask": ("q", kind((128, 128), causal=True, mask="doc[b, i] == doc[b, j]"), {}),
+    "keys, 64 wide, documents": ("kv", kind((64, 64), (8, 2), causal=True, documents=True), {}),
+    "keys, 128 wide, documents": ("kv", kind((128, 128), (8, 2), causal=True, documents=True), {}),
+    "keys, 256 wide, documents": ("kv", kind((256, 256), (8, 4), causal=True, documents=True), {}),
+    "queries, 128 wide, documents": ("q", kind((128, 128), causal=True, documents=True), {}),
     "queries, 256 wide, softcap": ("q", kind((256, 256), (8, 4), causal=True, softcap=50.0), {}),
 }
 QUICK = ("keys, 128 wide", "keys, 256 wide", "queries, 128 wide")
@@ -134,7 +138,6 @@ def test_ruff_has_nothing_to_say(folder, check):
 
 REFUSED = {
     "float32": ({"dtype": "float32"}, "16-bit"),
-    "packed documents": ({"documents": True}, "documents"),
     "rows of 40 bytes": ({"head_dim": (20, 20)}, "16 bytes"),
     "two chunks": ({"head_dim": (96, 96)}, "one part"),
 }

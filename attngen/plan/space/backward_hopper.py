@@ -27,8 +27,6 @@ def _why_not(plan: BackwardPlan, target: Target) -> str | None:
         return f"{target.name} is {target.arch_name}, and it is made of what only sm_90 has"
     if kind.dtype == "float32":
         return f"its matrix products take 16-bit numbers, and the kind is in {kind.dtype}"
-    if kind.documents:
-        return "it does not find the documents that tiles of packed queries belong to"
     if kind.blocks is not None:
         return "it goes over neighbouring queries or keys, and those of listed blocks are not"
     if not rows_are_aligned(plan):
@@ -58,6 +56,8 @@ def why_not_window(plan: BackwardPlan, target: Target) -> str | None:
     """Why no config of ``hopper_window`` can run ``plan``; None where some can."""
     if reason := _why_not(plan, target):
         return reason
+    if plan.kind.documents:
+        return "it does not find the documents that tiles of packed queries belong to"
     return None if _in_small_window(plan) else f"it is for windows of at most {SMALL_WINDOW} keys"
 
 
@@ -76,8 +76,10 @@ def _is_crowded(plan: BackwardPlan) -> bool:
 
 
 def _is_bare(plan: BackwardPlan) -> bool:
-    """Whether nothing is done to single elements but what bounds of intervals do: registers are for products."""
-    return plan.plain_scores and not any(term.residual for term in plan.terms)
+    """Whether nothing is done to single elements but what bounds of intervals do, and tiles of queries are not cleared
+    of other documents: registers are for products."""
+    cleared = plan.kind.documents and plan.kernel == "backward_kv"
+    return plan.plain_scores and not cleared and not any(term.residual for term in plan.terms)
 
 
 def parameters(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...]:

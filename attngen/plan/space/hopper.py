@@ -34,8 +34,8 @@ def why_not(plan: ForwardPlan, target: Target) -> str | None:
         return f"{target.name} is {target.arch_name}, and it is made of what only sm_90 has"
     if kind.dtype == "float32":
         return f"its matrix products take 16-bit and 8-bit numbers, and the kind is in {kind.dtype}"
-    if kind.documents:
-        return "it does not find the documents that tiles of packed queries belong to"
+    if kind.documents and kind.quantised:
+        return "values of packed documents are not turned"
     if kind.blocks is not None:
         return "it goes over neighbouring keys, and those of listed blocks are not"
     if not rows_are_aligned(plan):

@@ -24,6 +24,8 @@ def why_not(plan: ForwardPlan, target: Target) -> str | None:
     """Why no config of this schedule can run ``plan`` on ``target``; None where some may."""
     if reason := hopper.why_not(plan, target):
         return reason
+    if plan.kind.documents:
+        return "it does not find the documents that tiles of packed queries belong to"
     if plan.kind.quantised:
         return f"its matrix products take 16-bit numbers, and the kind is in {plan.kind.dtype}"
     if plan.span is None or sum(plan.span) < 0:
