@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from attngen.cli.tune import Tuned
 
 STDOUT = "-"
-SUITE_NAMES = ("dense", "wide", "window", "fp8", "backward", "sparse", "all")
+SUITE_NAMES = ("dense", "wide", "window", "fp8", "backward", "packed", "sparse", "all")
 
 
 @click.command("bench")
