@@ -137,7 +137,7 @@ def test_what_cannot_be_described_runs_all_the_same():
         Gradients(kind, "sqlite://").cuda(dout, None, q, k, v, torch.zeros_like(q), lse, None, None, [True] * 3)
     finally:
         Launchers.at = chosen  # type: ignore[method-assign]
-    assert seen == [True, False, False]
+    assert sorted(seen) == [False, False, True]  # rows are prepared by one schedule
 
 
 @pytest.mark.parametrize(("heads", "together"), [((10, 5), 4), ((6, 2), 1)], ids=str)
