@@ -30,10 +30,14 @@ class Attention(torch.nn.Module):
     >>> attention = attngen.nn.Attention("examples/gemma-3-4b.yaml", layer=5)
     >>> out = attention(q, k, v)  # (batch, sequence, heads, head_dim)
 
+    Of a kind with documents x is (tokens, dim), q, k and v are (tokens, heads, head_dim), and so are the results:
+
+    >>> y = attention(x, cu_seqlens_q=ends)  # (tokens, dim)
+
     spec: path of a YAML file, or a Spec. dim: width of x; with it the module has ``q_proj``, ``k_proj``, ``v_proj`` and
     ``o_proj``, with ``bias`` if that is True, and ``rotary(q, k) -> (q, k)``, a function or module, turns what they
-    make, (batch, sequence, heads, head_dim), by its positions. db: where tuned configs are looked up, as for
-    ``attngen.load``. device and dtype: of the parameters.
+    make, (batch, sequence, heads, head_dim), by its positions; of packed tokens those in their documents. db: where
+    tuned configs are looked up, as for ``attngen.load``. device and dtype: of the parameters.
 
     A ``sink`` is a parameter, at first 0; ``alibi_slopes`` are a buffer of the paper's slopes. ``learned`` makes
     parameters of what else the score reads, by name and shape: ``{"bias": (12, 129)}``, at first 0, or
@@ -60,9 +64,6 @@ class Attention(torch.nn.Module):
         super().__init__()
         spec = spec if isinstance(spec, Spec) else load_spec(spec)
         self.kind = kind_of_layer(spec, layer)
-        if self.kind.documents:
-            name = self.kind.name
-            raise NotGeneratedError(f"kind '{name}': modules take no packed documents; the op of attngen.load() does")
         self.layer = layer
         self.dim = dim
         self.rotary = rotary
@@ -116,9 +117,10 @@ class Attention(torch.nn.Module):
         sequence, heads, head_dim), in q's shape with the values' head_dim.
 
         keywords: as the layer's op takes them, but for what the module owns: ``offsets``, ``key_range``, ``prefix``,
-        tensors and numbers of expressions, ``indices``, ``gates``. v is left out for a latent kind. The result has the
-        dtype of the values; with ``return_lse`` lse (batch, heads, sequence) comes besides, in float32. While the
-        module trains, a kind without a backward pass is an error.
+        ``cu_seqlens_q``, ``blocks``, tensors and numbers of expressions, ``indices``, ``gates``. v is left out for a
+        latent kind. The result has the dtype of the values; with ``return_lse`` lse (batch, heads, sequence) comes
+        besides, in float32; of documents (heads, tokens). While the module trains, a kind without a backward pass is
+        an error.
         """
         if self.dim is None:
             return self._attend(x, k, v, return_lse, keywords)
@@ -126,14 +128,15 @@ class Attention(torch.nn.Module):
             raise CallError("a module with 'dim' makes k and v of x; leave 'dim' out to give q, k and v")
         result = self._attend(*self._projected(x), return_lse, keywords)
         out, lse = result if return_lse else (result, None)
-        out = self.o_proj(out.flatten(2))
+        out = self.o_proj(out.flatten(-2))
         return (out, lse) if return_lse else out
 
     def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v, turned."""
-        if check_tensor("x", x).dim() != 3 or x.shape[-1] != self.dim:
-            raise CallError(f"x has shape {tuple(x.shape)}; (batch, sequence, {self.dim}) is needed")
         kind = self.kind
+        rows = rows_of(kind)
+        if check_tensor("x", x).dim() != len(rows) + 1 or x.shape[-1] != self.dim:
+            raise CallError(f"x has shape {tuple(x.shape)}; ({', '.join(rows)}, {self.dim}) is needed")
         q = self.q_proj(x).unflatten(-1, (kind.heads.query, kind.head_dim.qk))
         k = self.k_proj(x).unflatten(-1, (kind.heads.kv, kind.head_dim.qk))
         v = self.v_proj(x).unflatten(-1, (kind.heads.kv, kind.head_dim.v))
@@ -147,15 +150,19 @@ class Attention(torch.nn.Module):
         keywords = keywords | {name: getattr(self, name) for name in self._owned}
         values = k if v is None else v
         result_dtype = torch.bfloat16 if self.kind.quantised else values.dtype
-        qkv = [None if x is None else autocast(self.kind, x).transpose(1, 2) for x in (q, k, v)]
+        qkv = [None if x is None else self._turned(autocast(self.kind, x)) for x in (q, k, v)]
         if self.training and records_gradients((*qkv, *keywords.values())):
             reason = why_no_backward(self.kind)
             if reason is not None:
                 raise NotGeneratedError(f"layer {self.layer}: kind '{self.kind.name}' {reason}")
         result = self._op(*qkv, return_lse=return_lse, **keywords)
         out, lse = result if return_lse else (result, None)
-        out = out.transpose(1, 2).to(result_dtype)
+        out = self._turned(out).to(result_dtype)
         return (out, lse) if return_lse else out
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """Heads after the sequence, or before it, as ops have them; packed tensors are the same to both."""
+        return x if self.kind.documents else x.transpose(1, 2)
 
     def extra_repr(self) -> str:
         heads, width = self.kind.heads, "" if self.dim is None else f"dim={self.dim}, "
@@ -170,8 +177,15 @@ class Attention(torch.nn.Module):
         self._make_op()
 
 
+def rows_of(kind: Kind) -> tuple[str, ...]:
+    """What the dimensions before the heads are."""
+    return ("tokens",) if kind.documents else ("batch", "sequence")
+
+
 def check_shapes(kind: Kind, q: Any, k: Any, v: Any) -> None:
-    """CallError unless q, k and v are (batch, sequence, heads, head_dim) of ``kind``; lengths are the op's to check."""
+    """CallError unless q, k and v are (batch, sequence, heads, head_dim) of ``kind``, or (tokens, heads, head_dim) of
+    packed documents; lengths are the op's to check."""
+    rows = rows_of(kind)
     heads, widths = kind.heads, kind.head_dim
     needed = {"q": (q, heads.query, widths.qk), "k": (k, heads.kv, widths.qk), "v": (v, heads.kv, widths.v)}
     if v is None and kind.latent is not None:
@@ -179,5 +193,5 @@ def check_shapes(kind: Kind, q: Any, k: Any, v: Any) -> None:
     for name, (tensor, count, width) in needed.items():
         if tensor is None:
             raise CallError(f"{name} is missing; without 'dim' a module takes q, k and v")
-        if check_tensor(name, tensor).dim() != 4 or tuple(tensor.shape[2:]) != (count, width):
-            raise CallError(f"{name} has shape {tuple(tensor.shape)}; (batch, sequence, {count}, {width}) is needed")
+        if check_tensor(name, tensor).dim() != len(rows) + 2 or tuple(tensor.shape[len(rows) :]) != (count, width):
+            raise CallError(f"{name} has shape {tuple(tensor.shape)}; ({', '.join(rows)}, {count}, {width}) is needed")

@@ -230,3 +230,43 @@ def test_on_the_gpu_it_trains_as_on_the_cpu(computes, compiles):
     for found, expected in zip(there.parameters(), module.parameters(), strict=True):
         difference = (found.grad.cpu() - expected.grad).norm() / expected.grad.norm()
         assert difference < 2e-2
+
+
+PACKED = """
+name: packed
+heads: {query: 4, kv: 2}
+head_dim: 16
+dtype: float32
+layers: 1
+causal: true
+sink: learned
+documents: true
+"""
+
+
+def test_packed_documents_are_as_if_alone():
+    """Rows of tokens, each document with positions of its own; gradients reach projections and the sink."""
+    packed = seeded(0, parse_spec(PACKED), dim=DIM)
+    alone = seeded(0, parse_spec(PACKED.replace("documents: true", "")), dim=DIM)
+    alone.load_state_dict(packed.state_dict())
+    x, ends = sequence(1, 9)[0], torch.tensor([0, 4, 9], dtype=torch.int32)
+    y = packed(x, cu_seqlens_q=ends)
+    parts = torch.cat([alone(part[None])[0] for part in x.split([4, 5])])
+    assert torch.allclose(y, parts, atol=1e-6)
+    for result, module in ((y, packed), (parts, alone)):
+        result.square().sum().backward()
+        assert module.sink.grad.abs().max() > 0
+    for name, parameter in packed.named_parameters():
+        assert torch.allclose(parameter.grad, alone.get_parameter(name).grad, atol=1e-5), name
+
+
+def test_packed_documents_without_projections():
+    module = Attention(parse_spec(PACKED), layer=0)
+    q, k, v = (torch.randn(9, heads, 16) for heads in (4, 2, 2))
+    ends = torch.tensor([0, 4, 9], dtype=torch.int32)
+    out, lse = module(q, k, v, cu_seqlens_q=ends, return_lse=True)
+    expected, expected_lse = attngen.load(parse_spec(PACKED))(
+        q, k, v, layer=0, cu_seqlens_q=ends, sink=module.sink, return_lse=True
+    )
+    assert out.shape == (9, 4, 16) and lse.shape == (4, 9)
+    assert torch.equal(out, expected) and torch.equal(lse, expected_lse)

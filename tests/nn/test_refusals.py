@@ -48,8 +48,19 @@ def test_wrong_modules(options, message):
         Attention(**{**options, "spec": spec})
 
 
+def test_wrong_calls_with_packed_documents():
+    spec = parse_spec("heads: 4\nhead_dim: 16\nlayers: 1\ndocuments: true")
+    ends = torch.tensor([0, 7], dtype=torch.int32)
+    with pytest.raises(CallError, match=r"x has shape \(1, 7, 24\); \(tokens, 24\) is needed"):
+        Attention(spec, layer=0, dim=DIM)(torch.ones(1, 7, DIM), cu_seqlens_q=ends)
+    with pytest.raises(CallError, match=r"q has shape \(1, 7, 4, 16\); \(tokens, 4, 16\) is needed"):
+        Attention(spec, layer=0)(*[torch.ones(1, 7, 4, 16)] * 3, cu_seqlens_q=ends)
+    with pytest.raises(CallError, match="needs the argument 'cu_seqlens_q'"):
+        Attention(spec, layer=0, dim=DIM)(torch.ones(7, DIM))
+
+
 def test_a_kind_without_kernels_is_said_when_the_module_is_made():
-    spec = parse_spec("heads: 4\nhead_dim: 32\nlayers: 1\ndocuments: true")
+    spec = parse_spec("heads: 4\nhead_dim: 32\nlayers: 1\ndocuments: true\nblocks: {size: 64}")
     with pytest.raises(NotGeneratedError, match="documents"):
         Attention(spec, layer=0)
 
