@@ -36,11 +36,15 @@ tests: $(VENV)/ready
 gpu-test: $(VENV)/ready
 	$(BIN)/pytest -q -m gpu
 
-# Every access of the Hopper kernels, and of those over lists. Needs compute-sanitizer, of the CUDA toolkit.
+# Every access of the Hopper kernels, of the backward pass's, and of those over lists. Needs compute-sanitizer, of the CUDA toolkit.
 sanitize: $(VENV)/ready
 	compute-sanitizer --tool memcheck --target-processes all --error-exitcode 1 \
 		--kernel-name kernel_substring=attention_forward --kernel-name kernel_substring=turn_values \
 		$(BIN)/pytest -q -m gpu tests/op/test_hopper_gpu.py tests/op/test_outgrown_gpu.py -k "numerics or config"
+	compute-sanitizer --tool memcheck --target-processes all --error-exitcode 1 \
+		--kernel-name kernel_substring=attention \
+		$(BIN)/pytest -q -m gpu tests/op/test_hopper_gradients_gpu.py tests/op/test_packed_hopper_gpu.py \
+		tests/op/test_gradients_gpu.py -k "gradients or forward or (no_farther and bfloat16)"
 	compute-sanitizer --tool memcheck --target-processes all --error-exitcode 1 \
 		$(BIN)/pytest -q -m gpu tests/op/test_gathered_gpu.py tests/op/test_routed_gpu.py \
 		tests/op/test_block_select_gpu.py -k "calls or exact_scores"
