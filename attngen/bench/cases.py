@@ -194,9 +194,10 @@ def suite_cases(name: str, seqs: tuple[int, ...] = (), batch: int | None = None)
     cases = [case for suite in SUITES[name] for case in suite.cases]
     if not seqs and batch is None:
         return cases
+    packed = {suite.name for suite in SUITES["packed"]}
     resized: dict[tuple[str, str], AnyCase] = {}
     for case in cases:
-        if isinstance(case, SparseCase) or case.lengths:
+        if isinstance(case, SparseCase) or case.suite in packed:
             resized[case.suite, case.name] = case
             continue
         for seq in seqs or (case.seq,):

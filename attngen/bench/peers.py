@@ -34,10 +34,10 @@ class Peer:
     name: str
     title: str
     make: Callable[[Kind, dict[str, Any]], Call]
-    packed: Callable[[Kind, dict[str, Any]], Call] | None = None  # the same for packed documents
     module: str = ""  # what must be installed
     sinks: bool = False  # whether it computes them
     only_backward: bool = False  # forward it is another peer
+    packed: Callable[[Kind, dict[str, Any]], Call] | None = None  # ``make`` for packed documents
 
     def missing(self) -> str:
         """Why it cannot be used here, or nothing."""
@@ -158,16 +158,16 @@ PEERS = {
         Peer("sdpa", "SDPA", _sdpa(None)),
         Peer("cudnn", "cuDNN SDPA", _sdpa(SDPBackend.CUDNN_ATTENTION)),
         Peer("fa2", "FA2 (SDPA flash)", _sdpa(SDPBackend.FLASH_ATTENTION)),
-        Peer("flex", "FlexAttention", flex.make, flex_documents),
-        Peer("fa3", "FA3", _fa3, fa3_varlen, "flash_attn_interface"),
-        Peer("fa4", "FA4", _fa4, fa4_varlen, "flash_attn.cute", sinks=True),
+        Peer("flex", "FlexAttention", flex.make, packed=flex_documents),
+        Peer("fa3", "FA3", _fa3, "flash_attn_interface", packed=fa3_varlen),
+        Peer("fa4", "FA4", _fa4, "flash_attn.cute", sinks=True, packed=fa4_varlen),
         Peer(
             "fa4-deterministic",
             "FA4 deterministic",
             partial(_fa4, deterministic=True),
-            partial(fa4_varlen, deterministic=True),
             "flash_attn.cute",
             only_backward=True,
+            packed=partial(fa4_varlen, deterministic=True),
         ),
     )
 }

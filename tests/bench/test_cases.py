@@ -43,8 +43,21 @@ def test_other_sizes():
     cases = suite_cases("dense", seqs=(4096,))
     assert len(cases) == 4 and {(c.batch, c.seq) for c in cases} == {(4, 4096)}
     assert {c.batch for c in suite_cases("window", batch=1)} == {1}
-    assert len(suite_cases("all", seqs=(4096,))) == 4 + 2 + 4 + 2 + 6 + 4 + 19
+    assert len(suite_cases("all", seqs=(4096,))) == 4 + 2 + 4 + 2 + 6 + 4 + 8 + 19
     assert all(c.backward for c in suite_cases("backward", batch=1))
+
+
+def test_packed_documents():
+    """Of very uneven lengths, beside as many tokens in sequences of one."""
+    for suite in ("packed-forward", "packed-backward"):
+        cases = [case for case in suite_cases("packed") if case.suite == suite]
+        assert [case.batch * case.seq for case in cases] == [65536] * 4
+        assert [bool(case.lengths) for case in cases] == [case.kind.documents for case in cases] == [True, False] * 2
+        assert all(case.backward == (suite == "packed-backward") for case in cases)
+    lengths = cases[0].lengths
+    assert sum(lengths) == 65536 and min(lengths) >= 16 and 8 * min(lengths) < max(lengths) <= 16384
+    assert f"{len(lengths)} documents of {min(lengths)} to {max(lengths)} tokens" in cases[0].sizes
+    assert suite_cases("packed", seqs=(4096,)) == suite_cases("packed")
 
 
 def test_blocks_are_of_the_examples():
@@ -93,7 +106,7 @@ def test_fp8_stands_beside_bfloat16_of_the_same_shape():
 
 def test_all_is_every_suite():
     counts = {"dense-forward": 12, "wide-forward": 2, "window-forward": 4, "fp8-forward": 2}
-    counts |= {"dense-backward": 6, "window-backward": 4}
+    counts |= {"dense-backward": 6, "window-backward": 4, "packed-forward": 4, "packed-backward": 4}
     counts |= {"indexer": 4, "indexer-select": 4, "gathered": 6, "blocks": 5}
     assert [c.suite for c in suite_cases("all")] == [suite for suite, count in counts.items() for _ in range(count)]
     names = [(c.suite, c.name) for c in suite_cases("all")]
