@@ -70,7 +70,8 @@ def hopper_context(plan: ForwardPlan, config: Config, common: dict[str, Any]) ->
     locate = ["heads", *(PACKED if documents else ["seq_q", "seq_k"]), "tile_count", "heads_together"]
     locate += ["offsets_ptr", "key_range_ptr"]
     locate += ["prefix_ptr"] if "prefix" in symbols else []
-    located = ["batch", "head", "tile"]
+    # Packed documents are one row of tokens: only expressions may ask for a document's number.
+    located = ["head", "tile"] if documents and "batch" not in scored_names else ["batch", "head", "tile"]
     located += ["offset"] if "i" in symbols else []
     located += ["key_first"] if any(re.search(r"\bkey_first\b", b.value) for b in bounds) else []
     located += ["key_end"] + (["prefix"] if any(re.search(r"\bprefix\b", b.value) for b in bounds) else [])
