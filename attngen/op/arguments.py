@@ -74,6 +74,18 @@ def list_values(index: torch.Tensor | None) -> dict[str, Any]:
     }
 
 
+def stride_values(word: str, tensor: torch.Tensor) -> dict[str, int]:
+    """The strides of a tensor whose word in a stride's name is ``word``, by the kernel's parameters. That of a single
+    element is never used; 0 keeps it from asking for a compilation of its own."""
+    return {f"stride_{word}{axis}": tensor.stride(n) if tensor.shape[n] > 1 else 0 for n, axis in enumerate("bhs")}
+
+
+def read_values(name: str, tensor: torch.Tensor) -> dict[str, int]:
+    """How a tensor lies that expressions read, by the kernel's parameters."""
+    sizes = {f"{name}_size_{n}": size for n, size in enumerate(tensor.shape)}
+    return sizes | {f"{name}_stride_{n}": stride for n, stride in enumerate(tensor.stride())}
+
+
 def pointer_parameters(plan: ForwardPlan, config: Config) -> list[tuple[int, str]]:
     """(index into q, k, v, extras, out, lse, turned values; parameter) of every tensor that a launch passes."""
     extras = keywords_of(plan)
@@ -103,10 +115,7 @@ def constant_arguments(
     out, _ = empty_outputs(q, plan.kind.head_dim.v, getattr(torch, plan.kind.out_dtype))
     tensors = {"q": q, "k": k, "v": v, "out": out}
     for name, tensor in tensors.items():
-        # The stride of a single element is never used; 0 keeps it from asking for a compilation of its own.
-        values |= {
-            f"stride_{name[0]}{axis}": tensor.stride(n) if tensor.shape[n] > 1 else 0 for n, axis in enumerate("bhs")
-        }
+        values |= stride_values(name[0], tensor)
     if is_turned(plan, config):
         tensors["turned"] = torch.empty(turned_shape(v), dtype=v.dtype, device="meta")
     for name, (tensor_name, box) in boxes(plan, config).items():
@@ -115,8 +124,5 @@ def constant_arguments(
         if argument.shape in ("scale", "kv scale"):
             values[f"{argument.name}_stride"] = int(by_name[argument.name].numel() > 1)
         if argument.shape == "tensor":
-            tensor = by_name[argument.name]
-            for n in range(argument.rank):
-                values[f"{argument.name}_size_{n}"] = tensor.shape[n]
-                values[f"{argument.name}_stride_{n}"] = tensor.stride(n)
+            values |= read_values(argument.name, by_name[argument.name])
     return [values.get(name) for name in parameters]

@@ -9,7 +9,15 @@ import torch
 
 from attngen.config import Config
 from attngen.errors import CallError
-from attngen.op.arguments import MAX_GRID, document_count, length_values, list_values, tiles_in
+from attngen.op.arguments import (
+    MAX_GRID,
+    document_count,
+    length_values,
+    list_values,
+    read_values,
+    stride_values,
+    tiles_in,
+)
 from attngen.op.block_lists import turned_lists
 from attngen.op.bound import Bound, compiled_of
 from attngen.op.descriptor import Descriptor, can_describe
@@ -114,15 +122,10 @@ class GradientLauncher:
             raise CallError(f"{programs} programs are more than a launch can have ({MAX_GRID}); split the batch")
         values: dict[str, Any] = dict(sizes)
         for name, word in STRIDED[self.plan.kernel].items():
-            tensor = tensors[name]  # the stride of a single element is never used
-            values |= {
-                f"stride_{word}{axis}": tensor.stride(n) if tensor.shape[n] > 1 else 0 for n, axis in enumerate("bhs")
-            }
+            values |= stride_values(word, tensors[name])
         for argument in self.plan.arguments:
             if argument.shape == "tensor" and argument.name in tensors:
-                for n in range(argument.rank):
-                    values[f"{argument.name}_size_{n}"] = tensors[argument.name].shape[n]
-                    values[f"{argument.name}_stride_{n}"] = tensors[argument.name].stride(n)
+                values |= read_values(argument.name, tensors[argument.name])
         places = {f"{name}_ptr": n for n, name in enumerate(tensors)}
         if is_gluon(self.config):
             values["heads_together"] = self.config["HEADS_TOGETHER"]

@@ -28,51 +28,35 @@ class _Side(NamedTuple):
 
 
 def _transposed(term: Term) -> Term:
-    sides = [_at_most(bound.expression, I) for bound in term.lowers]
-    sides += [_above(bound.expression, I) for bound in term.uppers]
+    sides = [_solved(bound.expression, I, above=False) for bound in term.lowers]
+    sides += [_solved(bound.expression, I, above=True) for bound in term.uppers]
     lowers = tuple(side.bound for side in sides if side.lower)
     uppers = tuple(side.bound for side in sides if not side.lower)
     return replace(term, lowers=lowers, uppers=uppers)
 
 
-def _at_most(e: sp.Expr, y: sp.Expr) -> _Side:
-    """The queries for which ``e``, an expression of their position, is at most ``y``, one of the key's."""
+def _solved(e: sp.Expr, y: sp.Expr, above: bool) -> _Side:
+    """The queries for which ``e``, an expression of their position, is at most ``y``, one of the key's, or ``above``
+    it."""
     if e == I:
-        return _Side(False, _moving(y + 1))
+        return _Side(above, _moving(y + 1))
     if not e.has(I):  # all queries, or none
-        return _Side(False, Bound(sp.Piecewise((KEY_FIRST, sp.Lt(y, e)), (KEY_END, True)), rising=True))
-    if isinstance(e, FloorDiv):
-        rest, divisor = e.args
-        return _at_most(rest, divisor * y + divisor - 1)
-    if isinstance(e, sp.Add):
-        constant, rest = e.as_independent(I)
-        return _at_most(rest, y - constant)
-    factor, rest = e.as_coeff_Mul()
-    if factor > 0:
-        return _at_most(rest, _floor_div(y, factor))
-    return _above(rest, -_floor_div(y, -factor) - 1)
-
-
-def _above(e: sp.Expr, y: sp.Expr) -> _Side:
-    """The queries for which ``e`` is above ``y``."""
-    if e == I:
-        return _Side(True, _moving(y + 1))
-    if not e.has(I):
-        return _Side(False, Bound(sp.Piecewise((KEY_END, sp.Lt(y, e)), (KEY_FIRST, True)), rising=False))
+        smaller, otherwise = (KEY_END, KEY_FIRST) if above else (KEY_FIRST, KEY_END)
+        return _Side(False, Bound(sp.Piecewise((smaller, sp.Lt(y, e)), (otherwise, True)), rising=not above))
     if isinstance(e, sp.Piecewise):  # every valid key, for the queries of a condition
         (_, condition), _ = e.args
-        assert condition.lhs == I
+        assert above and condition.lhs == I
         return _Side(False, Bound(condition.rhs))
     if isinstance(e, FloorDiv):
         rest, divisor = e.args
-        return _above(rest, divisor * y + divisor - 1)
+        return _solved(rest, divisor * y + divisor - 1, above)
     if isinstance(e, sp.Add):
         constant, rest = e.as_independent(I)
-        return _above(rest, y - constant)
+        return _solved(rest, y - constant, above)
     factor, rest = e.as_coeff_Mul()
     if factor > 0:
-        return _above(rest, _floor_div(y, factor))
-    return _at_most(rest, -_floor_div(y, -factor) - 1)
+        return _solved(rest, _floor_div(y, factor), above)
+    return _solved(rest, -_floor_div(y, -factor) - 1, not above)
 
 
 def _moving(e: sp.Expr) -> Bound:

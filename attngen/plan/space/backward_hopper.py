@@ -12,7 +12,7 @@ from attngen.plan.backward import BackwardPlan
 from attngen.plan.forward import plan_forward
 from attngen.plan.hopper import NAMED_BARRIERS, ROWS
 from attngen.plan.hopper_gradients import MOST_ACCUMULATED, HopperGradientShape
-from attngen.plan.space.common import Family, Parameter, is_hopper, query_width, rows_are_aligned, value_width
+from attngen.plan.space.common import Family, Parameter, query_width, value_width, why_not_for_hopper
 from attngen.problem import Problem
 from attngen.target import Target
 
@@ -22,15 +22,8 @@ SMALL_WINDOW = 256  # keys: so few tiles that leaving out those that a warpgroup
 
 def _why_not(plan: BackwardPlan, target: Target) -> str | None:
     """Why neither schedule can run ``plan`` on ``target``; None where one can."""
-    kind = plan.kind
-    if not is_hopper(target):
-        return f"{target.name} is {target.arch_name}, and it is made of what only sm_90 has"
-    if kind.dtype == "float32":
-        return f"its matrix products take 16-bit numbers, and the kind is in {kind.dtype}"
-    if kind.blocks is not None:
-        return "it goes over neighbouring queries or keys, and those of listed blocks are not"
-    if not rows_are_aligned(plan):
-        return f"the copy engine needs rows of a multiple of 16 bytes, and head_dim is {kind.head_dim.qk}"
+    if reason := why_not_for_hopper(plan, target, "16-bit"):
+        return reason
     if len(plan.qk_chunks) > 1 or len(plan.v_chunks) > 1:
         return "it holds a head in one part, and head_dim is not near enough to a power of two"
     return None

@@ -58,6 +58,21 @@ def is_hopper(target: Target) -> bool:
     return target.backend == "cuda" and target.arch == 90
 
 
+def why_not_for_hopper(plan: AttentionPlan, target: Target, numbers: str) -> str | None:
+    """Why no schedule made for sm_90 can run ``plan`` on ``target``; ``numbers`` are those that its products take."""
+    kind = plan.kind
+    if not is_hopper(target):
+        return f"{target.name} is {target.arch_name}, and it is made of what only sm_90 has"
+    if kind.dtype == "float32":
+        return f"its matrix products take {numbers} numbers, and the kind is in {kind.dtype}"
+    if kind.blocks is not None:
+        return "it goes over neighbouring queries and keys, and those of listed blocks are not"
+    if not rows_are_aligned(plan):
+        dims = f"{kind.head_dim.qk}" + (f" and {kind.head_dim.v}" if kind.head_dim.v != kind.head_dim.qk else "")
+        return f"the copy engine needs rows of a multiple of 16 bytes, and head_dim is {dims}"
+    return None
+
+
 def why_not_in_blocks(plan: AttentionPlan, rows: int) -> str | None:
     """Why so many rows are no tile of a listed block; None where they are, or nothing is listed."""
     if plan.kind.blocks is not None and plan.kind.blocks.size % rows:

@@ -11,10 +11,9 @@ from attngen.plan.space.common import (
     FEW_QUERIES,
     Family,
     Parameter,
-    is_hopper,
     query_width,
-    rows_are_aligned,
     value_width,
+    why_not_for_hopper,
 )
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import Problem
@@ -29,19 +28,9 @@ SHORT = 4096  # queries: below, large tiles are too few to even out; a quarter w
 
 def why_not(plan: ForwardPlan, target: Target) -> str | None:
     """Why no config of this schedule can run ``plan`` on ``target``; None where some can."""
-    kind = plan.kind
-    if not is_hopper(target):
-        return f"{target.name} is {target.arch_name}, and it is made of what only sm_90 has"
-    if kind.dtype == "float32":
-        return f"its matrix products take 16-bit and 8-bit numbers, and the kind is in {kind.dtype}"
-    if kind.documents and kind.quantised:
-        return "values of packed documents are not turned"
-    if kind.blocks is not None:
-        return "it goes over neighbouring keys, and those of listed blocks are not"
-    if not rows_are_aligned(plan):
-        dims = f"{kind.head_dim.qk}" + (f" and {kind.head_dim.v}" if kind.head_dim.v != kind.head_dim.qk else "")
-        return f"the copy engine needs rows of a multiple of 16 bytes, and head_dim is {dims}"
-    return None
+    if reason := why_not_for_hopper(plan, target, "16-bit and 8-bit"):
+        return reason
+    return "values of packed documents are not turned" if plan.kind.documents and plan.kind.quantised else None
 
 
 def parameters(plan: ForwardPlan, target: Target) -> tuple[Parameter, ...]:
