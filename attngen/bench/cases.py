@@ -144,8 +144,8 @@ DENSE_BACKWARD = Suite(
 )
 _PACKED_D64 = "{name: packed-d64, heads: 32, head_dim: 64, causal: true}"
 _PACKED_D128 = "{name: packed-d128, heads: {query: 32, kv: 8}, head_dim: 128, causal: true}"
-PACKED_TOKENS = 65536
-LENGTHS = log_uniform(PACKED_TOKENS, 16, 16384)
+PACKED_TOKENS, SHORTEST = 65536, 16
+LENGTHS = log_uniform(PACKED_TOKENS, SHORTEST, 16384)
 
 
 @dataclass(frozen=True)
@@ -210,13 +210,17 @@ def suite_cases(name: str, seqs: tuple[int, ...] = (), batch: int | None = None)
 def spec_cases(
     spec: Spec, kinds: Iterable[Kind], sizes: Iterable[tuple[int, int]], backward: bool = False
 ) -> list[BenchCase]:
-    """Every kind of a spec at each (batch, length)."""
+    """Every kind of a spec at each (batch, length); of packed documents as many tokens, of lengths up to that one."""
     sizes, word = list(sizes), " backward" if backward else ""
-    return [
-        BenchCase(spec.name, f"{kind.name}{word} B{batch} S{seq}", spec.name, kind, batch, seq, backward)
-        for kind in kinds
-        for batch, seq in sizes
-    ]
+    cases = []
+    for kind in kinds:
+        for batch, seq in sizes:
+            case = BenchCase(spec.name, f"{kind.name}{word} B{batch} S{seq}", spec.name, kind, batch, seq, backward)
+            if kind.documents:
+                lengths = log_uniform(batch * seq, min(SHORTEST, seq), seq)
+                case = replace(case, batch=1, seq=batch * seq, lengths=lengths)
+            cases.append(case)
+    return cases
 
 
 def matching(cases: Sequence[AnyCase], parts: Sequence[str]) -> list[AnyCase]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from attngen.bench.cases import BenchCase
+from attngen.bench.cases import BenchCase, spec_cases
 from attngen.bench.lengths import log_uniform
 from attngen.bench.packed import packed_inputs, packed_work
 from attngen.bench.peers import PEERS
@@ -51,6 +51,14 @@ def test_what_is_measured_and_counted(backward, tmp_path):
     alone = [work_of(plan_forward(PLAIN), 1, length, length, H100).flops for length in LENGTHS]
     assert packed_work(PACKED, LENGTHS, H100, False).flops == sum(alone)
     assert rows[0].tflops == pytest.approx(packed_work(PACKED, LENGTHS, H100, backward).flops * 1e-9)
+
+
+def test_a_spec_with_documents():
+    """As many tokens as the sizes say, in documents up to that length."""
+    spec = parse_spec(f"{{name: x, {FIELDS}, documents: true}}")
+    (one,) = spec_cases(spec, spec.kinds, [(4, 100)])
+    assert (one.batch, one.seq, sum(one.lengths), one.backward) == (1, 400, 400, False)
+    assert max(one.lengths) <= 100 and len(set(one.lengths)) > 1
 
 
 def test_flex_attention_tells_documents_apart():
