@@ -127,9 +127,9 @@ def test_ours_failing_is_a_failure_and_not_the_end(attngen, small, cpu_bench, mo
 
     right = run._ours
 
-    def wrong_once(bench, op, checks):
+    def wrong_once(bench, op, checks, inputs):
         if op.kind.causal:
-            return right(bench, op, checks)
+            return right(bench, op, checks, inputs)
         raise AssertionError("off by one")
 
     monkeypatch.setattr("attngen.bench.run._ours", wrong_once)

@@ -61,7 +61,7 @@ WRONG = [
         ["show", "--db", "tiny.yaml"],
         "attngen: the tuning database cannot be used: file is not a database; --db names another",
     ),
-    (["bench"], "attngen: give either a SPEC or --suite dense, wide, window, fp8, backward, sparse or all"),
+    (["bench"], "attngen: give either a SPEC or --suite dense, wide, window, fp8, backward, packed, sparse or all"),
     (["bench", "--suite", "dens"], "attngen bench: invalid value for '--suite': 'dens' is not one of"),
     (["bench", "--suite", "all", "--against", "sdpa,flx"], "attngen: unknown system 'flx'; did you mean 'flex'?"),
     (["bench", "--suite", "all", "--kind", "full"], "attngen: --kind is for a SPEC; a suite has kinds of its own"),
