@@ -44,7 +44,7 @@ HOPPER = {
     "a fixed order": (latent(), {"TICKETS": False}),
     "one turn": (latent(), {"TICKETS": False, "TURNS": 1}),
 }
-QUICK = ("128 heads", "16 heads, float16", "rank 256")
+QUICK = ("128 heads",)
 KEYS, STEP = 64, 16  # keys of a tile, and the depth of a product
 
 

@@ -53,13 +53,7 @@ KERNELS = {
     "documents, 192 rows": (kind_of((64, 64), documents=True), {"BLOCK_M": 192}),
     "prefix and global tokens": (kind_of((128, 128), causal=True, prefix="argument", global_tokens=3), {}),
 }
-QUICK = (
-    "64 wide, 192 rows",
-    "128 wide, causal",
-    "192 and 128 wide, in turns",
-    "256 wide",
-    "FP8, 128 wide, causal",
-)
+QUICK = ("64 wide, 192 rows", "128 wide, causal", "FP8, 128 wide, causal")
 
 
 pytestmark = pytest.mark.usefixtures("fresh_caches")
