@@ -12,12 +12,10 @@ import torch
 from attngen import reference
 from attngen.config import Config
 from attngen.op import learned
-from attngen.op.checks import keywords_of
 from attngen.op.choose import Chosen
 from attngen.op.gradients import Gradients
 from attngen.op.launch import Launcher
 from attngen.plan import plan_forward
-from attngen.plan.backward import plan_backward
 from attngen.plan.boxes import is_gluon
 from attngen.spec.learned import learned_arguments
 from attngen.spec.model import Kind
@@ -89,7 +87,7 @@ def gradients_by_kernels(
     for launchers in (made._rows, made._kv, made._q, made._elements):
         if launchers is not None:
             launchers.chooser = Fixed(configs.get(launchers.plan.kernel, small))
-    extras = [inputs.get(name) for name in keywords_of(plan_backward(case.kind).q)]
+    extras = [inputs.get(name) for name in made._keywords]
     asked = [not wanted or name in wanted for name in made.names]
     found = made.cuda(dout, dlse, inputs["q"], inputs["k"], inputs["v"], out, lse, *extras, asked)
     return {name: x for name, x, ask in zip(made.names, found, asked, strict=True) if ask}
