@@ -3,6 +3,7 @@
 import pytest
 
 from attngen.plan.backward import plan_backward
+from attngen.plan.boxes import is_gluon
 from attngen.plan.space import default_config, enumerate_configs
 from attngen.problem import Problem
 from attngen.spec import parse_spec
@@ -40,6 +41,17 @@ def test_keys_cost_more_than_queries():
     """Four products of a tile beside three."""
     ratio = best_ms(plan_of("backward_kv")) / best_ms(plan_of("backward_q"))
     assert 1.1 < ratio < 1.6
+
+
+@pytest.mark.parametrize("dim", [64, 128, 256])
+@pytest.mark.parametrize("kernel", ["backward_kv", "backward_q"])
+def test_what_is_made_for_hopper_is_faster_there(kernel, dim):
+    """As was measured: without a GPU, a tuning would choose the portable schedule otherwise."""
+    plan = plan_of(kernel, dim=dim)
+    problem = Problem(kernel, plan.kind.digest(), 2, 8192, 8192)
+    configs = enumerate_configs(plan, H100, problem)
+    best = min(configs, key=lambda config: estimate_backward_ms(plan, config, problem, H100))
+    assert is_gluon(best)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
