@@ -36,7 +36,8 @@ tests: $(VENV)/ready
 gpu-test: $(VENV)/ready
 	$(BIN)/pytest -q -m gpu
 
-# Every access of the Hopper kernels, of the backward pass's, and of those over lists. Needs compute-sanitizer, of the CUDA toolkit.
+# Every access of the Hopper kernels, of the backward pass's, and of those over lists. Needs compute-sanitizer, of the
+# CUDA toolkit.
 sanitize: $(VENV)/ready
 	compute-sanitizer --tool memcheck --target-processes all --error-exitcode 1 \
 		--kernel-name kernel_substring=attention_forward --kernel-name kernel_substring=turn_values \

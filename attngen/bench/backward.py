@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch._functorch import config as compiler
 
-from attngen.bench.packed import our_packed
+from attngen.bench.packed import op_call
 from attngen.bench.peers import Call
 from attngen.op import KindOp
 from attngen.op.kernels import launcher_of
@@ -42,9 +42,7 @@ def our_gradients(op: KindOp, inputs: dict[str, Any]) -> Call:
             config = op.config(*(inputs[name] for name in LEAVES), kernel=plan.kernel).config
             if fault := checks_of(plan, problem).find_fault(launcher_of(plan, config)):
                 raise WrongAnswer(f"{plan.kernel}: {fault}")
-    if op.kind.documents:
-        return gradients_call(partial(our_packed, op), inputs)
-    return gradients_call(lambda given: lambda: op(**given), inputs)
+    return gradients_call(partial(op_call, op), inputs)
 
 
 def backward_configs(op: KindOp, inputs: dict[str, Any]) -> tuple[dict[str, Any], str]:

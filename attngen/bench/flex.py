@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,6 +37,17 @@ def make(kind: Kind, inputs: dict[str, Any], also: Callable | None = None) -> Ca
         return compiled(q, k, v, enable_gqa=grouped, **options)
 
     return call
+
+
+def make_documents(kind: Kind, inputs: dict[str, Any]) -> Callable[[], Any]:
+    """The same for packed documents, whose tokens are the same on both sides: its mask tells them apart."""
+    q, ends = inputs["q"], inputs["cu_seqlens_q"]
+    document = torch.searchsorted(ends, torch.arange(q.shape[2], device=q.device), right=True)
+
+    def same(b: Any, h: Any, query: Any, j: Any) -> Any:
+        return document[query] == document[j]
+
+    return make(replace(kind, documents=False), inputs, also=same)
 
 
 def mask_mod(kind: Kind, inputs: dict[str, Any]) -> Callable | None:

@@ -7,7 +7,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from attngen.bench import flex
-from attngen.bench.packed import fa3_varlen, fa4_varlen, flex_documents
+from attngen.bench.packed import longest_of, tokens_of
 from attngen.errors import UsageError, did_you_mean
 from attngen.spec.model import Kind
 
@@ -88,9 +88,7 @@ def _fa3(kind: Kind, inputs: dict[str, Any]) -> Call:
 
     refuse(kind, allowed={"causal", "window", "softcap", "sink", "FP8"}, name="FA3")
     q, k, v = _heads_last(inputs)
-    left, right = (None, None) if kind.window is None else (kind.window.left, kind.window.right)
-    size = (-1 if left is None else left, 0 if kind.causal else -1 if right is None else right)
-    options: dict[str, Any] = {"softmax_scale": kind.scale, "causal": kind.causal, "window_size": size}
+    options = _fa3_options(kind)
     if kind.softcap is not None:
         options["softcap"] = kind.softcap
     if kind.quantised:
@@ -100,6 +98,20 @@ def _fa3(kind: Kind, inputs: dict[str, Any]) -> Call:
         return flash_attn_func(q, k, v, **options)
 
     return call
+
+
+def _fa3_options(kind: Kind) -> dict[str, Any]:
+    """What FA3 is told of a kind, packed or not."""
+    left, right = (None, None) if kind.window is None else (kind.window.left, kind.window.right)
+    size = (-1 if left is None else left, 0 if kind.causal else -1 if right is None else right)
+    return {"softmax_scale": kind.scale, "causal": kind.causal, "window_size": size}
+
+
+def _fa3_varlen(kind: Kind, inputs: dict[str, Any]) -> Call:
+    from flash_attn_interface import flash_attn_varlen_func
+
+    refuse(replace(kind, documents=False), allowed={"causal", "window"}, name="FA3")
+    return partial(flash_attn_varlen_func, **tokens_of(inputs), **longest_of(inputs), **_fa3_options(kind))
 
 
 def _descales(inputs: dict[str, Any], kv_heads: int) -> dict[str, torch.Tensor]:
@@ -115,25 +127,39 @@ def _fa4(kind: Kind, inputs: dict[str, Any], deterministic: bool = False) -> Cal
 
     refuse(kind, allowed={"causal", "window", "softcap", "sink"}, name="FA4")
     q, k, v = _heads_last(inputs)
+    options = _fa4_options(kind, flash_attn_func, deterministic)
+    if kind.softcap is not None:
+        options["softcap"] = kind.softcap
+    if kind.sink:
+        options["learnable_sink"] = inputs["sink"]
+
+    def call() -> Any:
+        return flash_attn_func(q, k, v, **options)
+
+    return call
+
+
+def _fa4_options(kind: Kind, function: Callable[..., Any], deterministic: bool) -> dict[str, Any]:
+    """What FA4's ``function`` is told of a kind, packed or not."""
     left, right = (None, None) if kind.window is None else (kind.window.left, kind.window.right)
     options: dict[str, Any] = {
         "softmax_scale": kind.scale,
         "causal": kind.causal,
         "window_size": (left, right),  # None is open; causal closes the right side by itself
     }
-    if kind.softcap is not None:
-        options["softcap"] = kind.softcap
-    if kind.sink:
-        options["learnable_sink"] = inputs["sink"]
     if deterministic:
-        if "deterministic" not in inspect.signature(flash_attn_func).parameters:
+        if "deterministic" not in inspect.signature(function).parameters:
             raise Unsupported("this FA4 has no deterministic backward pass")
         options["deterministic"] = True
+    return options
 
-    def call() -> Any:
-        return flash_attn_func(q, k, v, **options)
 
-    return call
+def _fa4_varlen(kind: Kind, inputs: dict[str, Any], deterministic: bool = False) -> Call:
+    from flash_attn.cute import flash_attn_varlen_func
+
+    refuse(replace(kind, documents=False), allowed={"causal", "window"}, name="FA4")
+    options = _fa4_options(kind, flash_attn_varlen_func, deterministic)
+    return partial(flash_attn_varlen_func, **tokens_of(inputs), **longest_of(inputs), **options)
 
 
 def _heads_last(inputs: dict[str, Any]) -> list[torch.Tensor]:
@@ -158,16 +184,16 @@ PEERS = {
         Peer("sdpa", "SDPA", _sdpa(None)),
         Peer("cudnn", "cuDNN SDPA", _sdpa(SDPBackend.CUDNN_ATTENTION)),
         Peer("fa2", "FA2 (SDPA flash)", _sdpa(SDPBackend.FLASH_ATTENTION)),
-        Peer("flex", "FlexAttention", flex.make, packed=flex_documents),
-        Peer("fa3", "FA3", _fa3, "flash_attn_interface", packed=fa3_varlen),
-        Peer("fa4", "FA4", _fa4, "flash_attn.cute", sinks=True, packed=fa4_varlen),
+        Peer("flex", "FlexAttention", flex.make, packed=flex.make_documents),
+        Peer("fa3", "FA3", _fa3, "flash_attn_interface", packed=_fa3_varlen),
+        Peer("fa4", "FA4", _fa4, "flash_attn.cute", sinks=True, packed=_fa4_varlen),
         Peer(
             "fa4-deterministic",
             "FA4 deterministic",
             partial(_fa4, deterministic=True),
             "flash_attn.cute",
             only_backward=True,
-            packed=partial(fa4_varlen, deterministic=True),
+            packed=partial(_fa4_varlen, deterministic=True),
         ),
     )
 }

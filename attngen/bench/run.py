@@ -14,7 +14,7 @@ import torch
 from attngen.bench.backward import backward_configs, gradients_call, our_gradients
 from attngen.bench.cases import AnyCase, BenchCase
 from attngen.bench.machine import ClockLog
-from attngen.bench.packed import our_packed, packed_inputs, packed_work
+from attngen.bench.packed import op_call, packed_inputs, packed_work
 from attngen.bench.peers import Call, Peer, Unsupported, reset
 from attngen.bench.results import Row
 from attngen.bench.sparse import SparseInputs, SparsePeer, our_call, our_choice
@@ -187,7 +187,7 @@ def _ours(bench: Bench, op: KindOp, checks: Checks, inputs: dict[str, Any]) -> C
         fault = checks.find_fault(Launcher(op.plan, op.config(inputs["q"], inputs["k"], inputs["v"]).config))
         if fault:
             raise WrongAnswer(fault)
-    return our_packed(op, inputs) if op.kind.documents else lambda: op(**inputs)
+    return op_call(op, inputs)
 
 
 def does(peer: AnyPeer, case: AnyCase) -> bool:

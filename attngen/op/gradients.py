@@ -24,7 +24,7 @@ from attngen.op.gradient_launch import (
 from attngen.op.kernels import Launchers
 from attngen.op.launch import Kept
 from attngen.op.learned import Gradient, Positions
-from attngen.plan.backward import OF_ROWS, plan_backward
+from attngen.plan.backward import OF_PAIRS, OF_ROWS, plan_backward
 from attngen.spec.learned import Learned, learned_arguments, learned_reads
 from attngen.spec.model import Kind
 
@@ -37,6 +37,8 @@ class Prepared:
     """What is launched for calls of one signature; ``keys`` and ``queries`` where something they make is wanted."""
 
     asked: Collection[str]
+    of_sink: bool  # whether the sink's gradient is
+    keep_dlse: bool  # whether some are sums over keys, which need what the gradient of lse takes of delta
     reads: Mapping[int, Learned]  # whose gradients are asked for, by their numbers
     rows: RowsLauncher
     keys: KeysLauncher | None
@@ -72,9 +74,8 @@ class Gradients:
         prepared = self._kept.get(key)
         if prepared is None:
             prepared = self._kept.keep(key, self._prepare(call, wanted))
-        reads, of_sink = prepared.reads, "sink" in prepared.asked
-        keep_dlse = any(read.along in OF_ROWS for read in reads.values())
-        rows = prepared.rows(out, call.dout, lse, dlse, given.get("sink"), keep_dlse=keep_dlse, sink_shares=of_sink)
+        reads, keep = prepared.reads, {"keep_dlse": prepared.keep_dlse, "sink_shares": prepared.of_sink}
+        rows = prepared.rows(out, call.dout, lse, dlse, given.get("sink"), **keep)
         made: dict[str, Tensor] = {}
         sums: dict[int, Tensor] = {}
         if prepared.keys is not None:
@@ -115,7 +116,7 @@ class Gradients:
         asked = self._asked(wanted)
         reads = {read.index: read for read in self._learned if read.argument in asked}
         along = {read.along for read in reads.values()}
-        if self.kind.documents and (read := next((r for r in reads.values() if r.along in ("distance", "both")), None)):
+        if self.kind.documents and (read := next((r for r in reads.values() if r.along in OF_PAIRS), None)):
             raise NotGeneratedError(
                 f"kind '{self.kind.name}': the gradient of '{read.argument}', whose place depends on the query and "
                 "the key, is not generated for packed documents"
@@ -127,9 +128,10 @@ class Gradients:
             keys = self._kv.at(*sizes, gluon=described and not self._plans.kv.makes(reads))
         if "q" in asked or not along.isdisjoint(OF_ROWS):
             queries = self._q.at(*sizes, gluon=described and not self._plans.q.makes(reads))
-        if self._elements is not None and not along.isdisjoint(("distance", "both")):
+        if self._elements is not None and not along.isdisjoint(OF_PAIRS):
             elements = self._elements.at(*sizes)
-        return Prepared(asked, reads, self._rows.at(*sizes), keys, queries, elements)
+        keep_dlse = not along.isdisjoint(OF_ROWS)
+        return Prepared(asked, "sink" in asked, keep_dlse, reads, self._rows.at(*sizes), keys, queries, elements)
 
     def _of_reads(self, prepared: Prepared, call: Call, rows: Rows, sums: Mapping[int, Tensor]) -> dict[str, Tensor]:
         """Gradients of what scores read, of sums that are made and of shares that are made here."""
@@ -138,7 +140,7 @@ class Gradients:
         gradients = {name: Gradient(call.given[name], positions) for name in {read.argument for read in reads}}
         for read in reads:
             gradient = gradients[read.argument]
-            if prepared.elements is None or read.along not in ("distance", "both"):
+            if prepared.elements is None or read.along not in OF_PAIRS:
                 gradient.add_rows(read, sums[read.index])
             elif call.q.numel() and call.k.numel():
                 gradient.add_elements(read, prepared.elements, call, rows)

@@ -23,6 +23,7 @@ from attngen.spec.model import Kind
 from attngen.spec.reads import Positions
 
 OF_ROWS: tuple[Positions, ...] = ("none", "query")  # learned reads whose shares are summed over keys
+OF_PAIRS: tuple[Positions, ...] = ("distance", "both")  # those whose every share has a place of its own
 BackwardKernel = Literal["backward_rows", "backward_q", "backward_kv", "backward_elements"]
 
 
@@ -36,13 +37,9 @@ class BackwardPlan(AttentionPlan):
 
     kernel: BackwardKernel
     learned: tuple[Learned, ...] = ()
-
-    @property
-    def sums_keys(self) -> bool:
-        """Whether it sums shares over keys, or prepares rows for that: there what rounding of out took from delta is
-        put back, which would add up."""
-        summed = any(read.along in OF_ROWS for read in learned_reads(self.kind))
-        return summed and self.kernel in ("backward_rows", "backward_q")
+    # Whether it sums shares over keys, or prepares rows for that: there what rounding of out took from delta is put
+    # back, which would add up.
+    sums_keys: bool = False
 
     def makes(self, reads: Collection[int]) -> bool:
         """Whether it makes the shares of some of these reads, by their numbers; Hopper's schedules do not."""
@@ -75,12 +72,14 @@ def plan_backward(kind: Kind) -> BackwardPlans:
     forward = plan_forward(kind)
     by_key = transposed(forward.terms)
     learned = learned_reads(kind)
+    summed = any(read.along in OF_ROWS for read in learned)
 
     def plan(kernel: BackwardKernel, terms: tuple, loops: tuple, *along: Positions) -> BackwardPlan:
         shares = tuple(read for read in learned if read.along in along)
-        return BackwardPlan(kind, terms, loops, forward.qk_chunks, forward.v_chunks, forward.arguments, kernel, shares)
+        parts = (kind, terms, loops, forward.qk_chunks, forward.v_chunks, forward.arguments)
+        return BackwardPlan(*parts, kernel, shares, sums_keys=summed and kernel in ("backward_rows", "backward_q"))
 
-    elements = plan("backward_elements", forward.terms, forward.loops, "distance", "both")
+    elements = plan("backward_elements", forward.terms, forward.loops, *OF_PAIRS)
     return BackwardPlans(
         rows=plan("backward_rows", (), ()),
         kv=plan("backward_kv", by_key, loops_of(kind, by_key), "key"),

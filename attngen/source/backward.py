@@ -99,8 +99,8 @@ def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
         "score_lines": lines.scores,
         "gradient_lines": lines.products,
         "state": ", ".join(state),
-        "sums": [f"{SUMS[plan.kernel][0]}_{read.index}" for read in plan.learned],
-        "means": [*(f"mean_{read.index}" for read in plan.learned), "weighted"] if plan.sums_keys else [],
+        "sums": _sums(plan),
+        "means": _means(plan),
         "tile_call": state + _tile_names(plan, element_names(plan, bounds, nodes, tile.row)),
         "loops": loops_of(plan, names=tile.symbols),
         "symbols": {"i", "i_first", "i_last"} | ({"prefix"} if plan.kind.prefix == "argument" else set()),
@@ -116,13 +116,22 @@ def _state(plan: BackwardPlan) -> list[str]:
     }
     if plan.kernel not in by_kernel:
         return []
-    state = by_kernel[plan.kernel] + [f"{SUMS[plan.kernel][0]}_{read.index}" for read in plan.learned]
-    return [*state, *(f"mean_{read.index}" for read in plan.learned), "weighted"] if plan.sums_keys else state
+    return by_kernel[plan.kernel] + _sums(plan) + _means(plan)
+
+
+def _sums(plan: BackwardPlan) -> list[str]:
+    """Of learned reads' shares."""
+    return [f"{SUMS[plan.kernel][0]}_{read.index}" for read in plan.learned]
+
+
+def _means(plan: BackwardPlan) -> list[str]:
+    """What sums over keys are corrected by."""
+    return [*(f"mean_{read.index}" for read in plan.learned), "weighted"] if plan.sums_keys else []
 
 
 def _tile_names(plan: BackwardPlan, elements: list[str]) -> list[str]:
     """What a tile of keys, or of queries of ``backward_kv``, needs from the kernel around it."""
-    sums = [f"{SUMS[plan.kernel][0]}_{read.index}_ptr" for read in plan.learned]
+    sums = [f"{name}_ptr" for name in _sums(plan)]
     sums += ["end"] if plan.kind.blocks is not None else []
     if plan.kernel == "backward_kv":
         names = [f"k_{c.index}" for c in plan.qk_chunks] + [f"v_{c.index}" for c in plan.v_chunks]

@@ -13,19 +13,13 @@ from attngen.plan import plan_forward
 from attngen.report.work import work_of
 from attngen.spec import parse_spec
 from attngen.target import get_target
-from attngen.tuner.bench import Timing
+from tests.bench.test_backward import Turns
 
 FIELDS = "heads: {query: 4, kv: 2}, head_dim: 16, dtype: float32, causal: true"
 PACKED = parse_spec(f"{{{FIELDS}, documents: true}}").kinds[0]
 PLAIN = parse_spec(f"{{{FIELDS}}}").kinds[0]
 LENGTHS = (9, 1, 20)
 H100 = get_target("h100")
-
-
-class Turns:
-    def race(self, calls):
-        self.made = [call() for call in calls]
-        return [Timing(1.0, 0.1, 30) for _ in calls]
 
 
 def case(backward):

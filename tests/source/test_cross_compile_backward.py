@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from attngen.plan.backward import plan_backward
+from attngen.plan.boxes import is_gluon
 from attngen.plan.space import default_config
 from attngen.problem import Problem
 from attngen.source import compile_source
@@ -35,5 +36,7 @@ def test_default_config(name, kernel, target):
     plan = next(plan for plan in plan_backward(kind) if plan.kernel == kernel)
     config = default_config(plan, gpu, Problem(kernel, kind.digest(), 1, SEQ, SEQ))
     resources = compile_source(plan, config, gpu)
+    assert resources.registers > 0
+    assert is_gluon(config) or resources.num_warps == config["num_warps"]  # Gluon's roles have warps besides
     needs = Compiled(resources.registers, resources.spills, resources.shared, resources.seconds)
     assert judge(config, needs, gpu, kernel) == ("ok", ""), config.label()
