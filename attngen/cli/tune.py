@@ -125,9 +125,12 @@ class Tuned(NamedTuple):
 
     def plans(self, target: Target) -> tuple[Plan, ...]:
         from attngen.plan.backward import plan_backward
-        from attngen.plan.kernels import plans_of
+        from attngen.plan.kernels import backward_plans_for, plans_of
 
-        return tuple(plan_backward(self.kind)) if self.backward else plans_of(self.kind, target, self.seq_k)
+        if not self.backward:
+            return plans_of(self.kind, target, self.seq_k)
+        plan_backward(self.kind)  # says why there is none
+        return backward_plans_for(self.kind, target)
 
 
 def search(

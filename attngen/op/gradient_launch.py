@@ -245,6 +245,32 @@ class KeysLauncher(OfPairs):
         return Call(call.q, call.k, call.v, call.dout, {**call.given, **lists})
 
 
+class FusedLauncher(OfPairs):
+    """Makes dk, dv and dq. Beside them it uses float32 as many as q has elements, and an int32 a tile of queries."""
+
+    def __call__(
+        self, call: Call, rows: Rows, wanted: Collection[int] = ()
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Sums]:
+        dk, dv, dq = (empty_like_rows(tensor) for tensor in (call.k, call.v, call.q))
+        if not (call.q.numel() and call.k.numel()):
+            return dk.zero_(), dv.zero_(), dq.zero_(), {}
+        placed = any(call.given.get(name) is not None for name in ("offsets", "key_range"))
+        if placed or call.q.shape[2] > call.k.shape[2]:
+            dq.zero_()  # of queries that see no key nothing is written
+        batch, heads, seq_q, dim = call.q.shape
+        block = self.tile("BLOCK_M")
+        tiles = batch * heads * -(-seq_q // block)
+        tensors = self.tensors(call, rows) | {"dk": dk, "dv": dv, "dq": dq}
+        tensors["sums"] = call.q.new_empty(tiles * block * dim, dtype=torch.float32)
+        tensors["turns"] = call.q.new_zeros(tiles, dtype=torch.int32)
+        self.launch(call.signature, tensors, lambda: (self.programs(call), self.sizes(call)))
+        return dk, dv, dq, {}
+
+    def programs(self, call: Call) -> int:
+        batch, kv_heads, seq_k, _ = call.k.shape
+        return -(-seq_k // self.tile("BLOCK_N")) * kv_heads * batch
+
+
 class ElementsLauncher(OfPairs):
     """Writes the shares of one learned read, a strip of queries of some heads at a time."""
 

@@ -12,9 +12,11 @@ from attngen import reference
 from attngen.database import Database
 from attngen.errors import NotGeneratedError
 from attngen.op.checks import keywords_of
+from attngen.op.choose import target_here
 from attngen.op.gradient_launch import (
     Call,
     ElementsLauncher,
+    FusedLauncher,
     KeysLauncher,
     QueriesLauncher,
     Rows,
@@ -25,6 +27,7 @@ from attngen.op.kernels import Launchers
 from attngen.op.launch import Kept
 from attngen.op.learned import Gradient, Positions
 from attngen.plan.backward import OF_PAIRS, OF_ROWS, plan_backward
+from attngen.plan.kernels import gradient_plans
 from attngen.spec.learned import Learned, learned_arguments, learned_reads
 from attngen.spec.model import Kind
 
@@ -34,13 +37,15 @@ INPUTS = ("q", "k", "v")
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is launched for calls of one signature; ``keys`` and ``queries`` where something they make is wanted."""
+    """What is launched for calls of one signature: ``fused``, or ``keys`` and ``queries`` where something they make is
+    wanted."""
 
     asked: Collection[str]
     of_sink: bool  # whether the sink's gradient is
     keep_dlse: bool  # whether some are sums over keys, which need what the gradient of lse takes of delta
     reads: Mapping[int, Learned]  # whose gradients are asked for, by their numbers
     rows: RowsLauncher
+    fused: FusedLauncher | None
     keys: KeysLauncher | None
     queries: QueriesLauncher | None
     elements: ElementsLauncher | None
@@ -52,7 +57,7 @@ class Gradients:
     (dout, dlse or None, q, k, v, out, lse, the op's keywords in order, wanted) -> a tensor for each of ``names``: the
     gradient where it is wanted, else one of no elements. Kernels keep float32 of queries x heads, twice, while they
     run, or three times where lse has a gradient too; reads whose place depends on both positions use strips of
-    ``STRIP_BYTES`` besides.
+    ``STRIP_BYTES`` besides, and a kernel that makes dq beside dk and dv float32 as many as q has elements.
     """
 
     def __init__(self, kind: Kind, db: Database | str | None) -> None:
@@ -62,6 +67,7 @@ class Gradients:
         self._keywords = keywords_of(plans.q)
         self._learned = learned_reads(kind)
         self._rows, self._kv, self._q = (Launchers(plan, db) for plan in (plans.rows, plans.kv, plans.q))
+        self._fused = None if plans.fused is None else Launchers(plans.fused, db)
         self._elements = None if plans.elements is None else Launchers(plans.elements, db)
         self._kept: Kept[Prepared] = Kept()
 
@@ -78,6 +84,8 @@ class Gradients:
         rows = prepared.rows(out, call.dout, lse, dlse, given.get("sink"), **keep)
         made: dict[str, Tensor] = {}
         sums: dict[int, Tensor] = {}
+        if prepared.fused is not None:
+            made["k"], made["v"], made["q"], _ = prepared.fused(call, rows)
         if prepared.keys is not None:
             made["k"], made["v"], of_keys = prepared.keys(call, rows, reads)
             sums |= of_keys or {}
@@ -123,15 +131,19 @@ class Gradients:
             )
         sizes = (call.q.shape[0], call.q.shape[2], call.k.shape[2])
         described = call.can_be_described()
-        keys = queries = elements = None
-        if asked & {"k", "v"} or "key" in along:
+        fused = keys = queries = elements = None
+        together = described and "q" in asked and not asked.isdisjoint(("k", "v"))
+        fuses = together and self._plans.fused in gradient_plans(self._plans, target_here(), *sizes[1:])
+        if fuses and self._fused is not None:
+            fused = self._fused.at(*sizes)
+        elif asked & {"k", "v"} or "key" in along:
             keys = self._kv.at(*sizes, gluon=described and not self._plans.kv.makes(reads))
-        if "q" in asked or not along.isdisjoint(OF_ROWS):
+        if fused is None and ("q" in asked or not along.isdisjoint(OF_ROWS)):
             queries = self._q.at(*sizes, gluon=described and not self._plans.q.makes(reads))
         if self._elements is not None and not along.isdisjoint(OF_PAIRS):
             elements = self._elements.at(*sizes)
         keep_dlse = not along.isdisjoint(OF_ROWS)
-        return Prepared(asked, "sink" in asked, keep_dlse, reads, self._rows.at(*sizes), keys, queries, elements)
+        return Prepared(asked, "sink" in asked, keep_dlse, reads, self._rows.at(*sizes), fused, keys, queries, elements)
 
     def _of_reads(self, prepared: Prepared, call: Call, rows: Rows, sums: Mapping[int, Tensor]) -> dict[str, Tensor]:
         """Gradients of what scores read, of sums that are made and of shares that are made here."""

@@ -10,7 +10,13 @@ from attngen.op.block_select import BlockSelectLauncher
 from attngen.op.choose import Chooser
 from attngen.op.gated import GatedLauncher
 from attngen.op.gathered import GatheredLauncher
-from attngen.op.gradient_launch import ElementsLauncher, KeysLauncher, QueriesLauncher, RowsLauncher
+from attngen.op.gradient_launch import (
+    ElementsLauncher,
+    FusedLauncher,
+    KeysLauncher,
+    QueriesLauncher,
+    RowsLauncher,
+)
 from attngen.op.indexer import IndexerLauncher
 from attngen.op.launch import MAX_KEPT_SHAPES, Launcher
 from attngen.op.quantise import QuantiseLauncher
@@ -21,6 +27,7 @@ from attngen.problem import Problem
 
 LAUNCHERS: dict[str, Any] = {
     "backward_elements": ElementsLauncher,
+    "backward_fused": FusedLauncher,
     "backward_kv": KeysLauncher,
     "backward_q": QueriesLauncher,
     "backward_rows": RowsLauncher,

@@ -17,7 +17,7 @@ from attngen.op.checks import check_tensor, ordered_keywords
 from attngen.op.choose import Chooser, Chosen, target_here
 from attngen.op.register import Implementation, operator, operator_name
 from attngen.plan import ForwardPlan, plan_forward
-from attngen.plan.backward import backward_plans
+from attngen.plan.kernels import backward_plans_for
 from attngen.problem import Problem
 from attngen.source import render
 from attngen.spec.model import Kind
@@ -109,8 +109,11 @@ class KindOp:
         return chooser(q, k, v) if kernel == "forward" else chooser.at(chooser.problem(q, k))
 
     def source(self, kernel: str = "forward", *, batch: int = 1, seq: int = 4096) -> str:
-        """The generated code of a kernel, for the config that this machine would run at these sizes: ``forward``, or of
-        the backward pass ``backward_rows``, ``backward_kv``, ``backward_q`` or ``backward_elements``."""
+        """The generated code of a kernel, for the config that this machine would run at these sizes.
+
+        ``kernel``: ``forward``, or of the backward pass ``backward_rows``, ``backward_kv``, ``backward_q``,
+        ``backward_fused`` or ``backward_elements``.
+        """
         chooser = self._chooser_of(kernel)
         problem = Problem(kernel, self.kind.digest(), batch, seq, seq).bucket()
         return render(chooser.plan, chooser.look_up(problem, target_here()).config).text
@@ -118,7 +121,7 @@ class KindOp:
     @cached_property
     def _backward(self) -> dict[str, Chooser]:
         """The choosers of a backward pass's kernels, none where there is no such pass."""
-        return {plan.kernel: Chooser(plan, self._db) for plan in backward_plans(self.kind)}
+        return {plan.kernel: Chooser(plan, self._db) for plan in backward_plans_for(self.kind, target_here())}
 
     def _chooser_of(self, kernel: str) -> Chooser:
         if kernel == self.plan.kernel:

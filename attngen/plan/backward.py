@@ -1,11 +1,12 @@
-"""What the kernels of a backward pass must do: one prepares rows, one makes dq, one makes dk and dv.
+"""What the kernels of a backward pass must do: one prepares rows, one makes dq, one makes dk and dv, or one all three.
 
 With P = exp(s - L), L the log of a row's denominator, and delta = sum(out * dout) of a row:
 
     dS = P * (dout v^T - delta)        dV = P^T dout        dQ = dS k * scale        dK = dS^T q * scale
 
 (FlashAttention-2, arXiv:2307.08691, algorithm 2). Each program owns what it writes: a tile of queries goes over the
-keys it sees, a tile of keys over the queries that see it, so that sums have one order and need no atomics.
+keys it sees, a tile of keys over the queries that see it, so that sums have one order. Where one kernel makes all
+three, in five products for seven, tiles of keys add to dq one after another, in the order of the keys.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Literal
 
 from attngen.errors import NotGeneratedError
 from attngen.plan.attention import AttentionPlan
-from attngen.plan.forward import loops_of, plan_forward
+from attngen.plan.forward import ForwardPlan, loops_of, plan_forward
+from attngen.plan.keys import Interval
 from attngen.plan.transpose import transposed
 from attngen.spec.learned import Learned, learned_reads
 from attngen.spec.model import Kind
@@ -24,14 +26,14 @@ from attngen.spec.reads import Positions
 
 OF_ROWS: tuple[Positions, ...] = ("none", "query")  # learned reads whose shares are summed over keys
 OF_PAIRS: tuple[Positions, ...] = ("distance", "both")  # those whose every share has a place of its own
-BackwardKernel = Literal["backward_rows", "backward_q", "backward_kv", "backward_elements"]
+BackwardKernel = Literal["backward_rows", "backward_q", "backward_kv", "backward_fused", "backward_elements"]
 
 
 @dataclass(frozen=True)
 class BackwardPlan(AttentionPlan):
     """One kernel of a backward pass.
 
-    Of ``backward_kv``, ``terms`` and ``loops`` say which queries see a key: their symbols are those of
+    Where a program goes over queries, ``terms`` and ``loops`` say which of them see a key: their symbols are those of
     ``attngen.plan.transpose``. ``backward_rows`` has no loops. ``learned`` are the reads whose shares it makes.
     """
 
@@ -40,6 +42,17 @@ class BackwardPlan(AttentionPlan):
     # Whether it sums shares over keys, or prepares rows for that: there what rounding of out took from delta is put
     # back, which would add up.
     sums_keys: bool = False
+
+    @property
+    def by_key(self) -> bool:
+        """Whether a program has a tile of keys and goes over the queries that see it."""
+        return self.kernel in ("backward_kv", "backward_fused")
+
+    @property
+    def gradients(self) -> tuple[str, ...]:
+        """Of q, k and v, those whose gradients it makes."""
+        of_kernels = {"backward_q": ("q",), "backward_kv": ("k", "v"), "backward_fused": ("k", "v", "q")}
+        return of_kernels.get(self.kernel, ())
 
     def makes(self, reads: Collection[int]) -> bool:
         """Whether it makes the shares of some of these reads, by their numbers; Hopper's schedules do not."""
@@ -50,19 +63,19 @@ class BackwardPlan(AttentionPlan):
 class BackwardPlans:
     """The kernels of a kind's backward pass, in the order in which they run.
 
-    ``elements`` writes the shares of learned reads whose place depends on both positions, strips of queries at a time;
-    there is none for packed documents.
+    ``fused`` does what ``kv`` and ``q`` do, where that can be faster. ``elements`` writes the shares of learned reads
+    whose place depends on both positions, strips of queries at a time; there is none for packed documents.
     """
 
     rows: BackwardPlan
     kv: BackwardPlan
     q: BackwardPlan
+    fused: BackwardPlan | None = None
     elements: BackwardPlan | None = None
 
     def __iter__(self) -> Iterator[BackwardPlan]:
-        yield from (self.rows, self.kv, self.q)
-        if self.elements is not None:
-            yield self.elements
+        plans = (self.rows, self.kv, self.q, self.fused, self.elements)
+        yield from (plan for plan in plans if plan is not None)
 
 
 def plan_backward(kind: Kind) -> BackwardPlans:
@@ -80,12 +93,23 @@ def plan_backward(kind: Kind) -> BackwardPlans:
         return BackwardPlan(*parts, kernel, shares, sums_keys=summed and kernel in ("backward_rows", "backward_q"))
 
     elements = plan("backward_elements", forward.terms, forward.loops, *OF_PAIRS)
+    kv_loops = loops_of(kind, by_key)
+    fused = in_order(forward, kv_loops) and not learned
     return BackwardPlans(
         rows=plan("backward_rows", (), ()),
-        kv=plan("backward_kv", by_key, loops_of(kind, by_key), "key"),
+        kv=plan("backward_kv", by_key, kv_loops, "key"),
         q=plan("backward_q", forward.terms, forward.loops, *OF_ROWS),
+        fused=plan("backward_fused", by_key, kv_loops) if fused else None,
         elements=elements if elements.learned and not kind.documents else None,
     )
+
+
+def in_order(forward: ForwardPlan, of_keys: tuple[Interval, ...]) -> bool:
+    """Whether the blocks of keys that a tile of queries sees are neighbours, and move with the tile: then blocks can
+    add to its gradient in their order, and few wait for others. Every query sees itself."""
+    kind = forward.kind
+    bare = kind.mask is None and kind.blocks is None and not kind.documents
+    return bare and forward.span is not None and len(of_keys) == 1
 
 
 def backward_plans(kind: Kind) -> tuple[BackwardPlan, ...]:

@@ -2,7 +2,7 @@
 
 A backward pass is counted as 2.5 times the operations of the forward pass, five products of queries and keys for two:
 S and dP, then dV, dK and dQ. Of the seven that these kernels compute, with S and dP once for each of them, backward_kv
-has four and backward_q three; each is credited with that share of the five.
+has four and backward_q three; each is credited with that share of the five. backward_fused computes the five.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from attngen.plan.work import (
 from attngen.problem import Problem
 
 FORWARD_SHARE = 2.5  # operations of a backward pass for each of the forward pass
-PRODUCTS = {"backward_kv": 4, "backward_q": 3}  # of a tile
+SHARES = {"backward_kv": 4 / 7, "backward_q": 3 / 7, "backward_fused": 1.0}  # of the operations
 ROW_BYTES = 4  # of a number in float32
 
 
@@ -49,7 +49,7 @@ def kernel_flops(plan: BackwardPlan, forward: ForwardPlan, problem: Problem) -> 
     kind = plan.kind
     if plan.kernel == "backward_rows":
         return 2.0 * _rows(problem, kind.heads.query, problem.seq_q) * kind.head_dim.v
-    return backward_flops(forward, problem) * PRODUCTS[plan.kernel] / sum(PRODUCTS.values())
+    return backward_flops(forward, problem) * SHARES[plan.kernel]
 
 
 def kernel_bytes(plan: BackwardPlan, problem: Problem) -> float:
@@ -60,7 +60,7 @@ def kernel_bytes(plan: BackwardPlan, problem: Problem) -> float:
         return float(queries * (2 * kind.head_dim.v * element + 3 * ROW_BYTES))
     width = kind.head_dim.qk + kind.head_dim.v
     taken = (queries + keys) * width * element + 2 * queries * ROW_BYTES
-    made = keys * width if plan.kernel == "backward_kv" else queries * kind.head_dim.qk
+    made = (keys * width if plan.by_key else 0) + (queries * kind.head_dim.qk if "q" in plan.gradients else 0)
     return float(taken + made * element)
 
 
@@ -69,9 +69,10 @@ def backward_tile_work(plan: BackwardPlan, config: Config, problem: Problem) -> 
     kind = plan.kind
     block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
     qk, v = (sum(chunk.width for chunk in chunks) for chunks in (plan.qk_chunks, plan.v_chunks))
-    if plan.kernel == "backward_kv":  # one program goes over all heads of a group
+    if plan.by_key:  # one program goes over all heads of a group
         masked, full = tiles_of_keys(plan, problem.seq_q, problem.seq_k, block_m, block_n)
         heads, turns, widths = problem.batch * kind.heads.kv, kind.heads.group, 2 * qk + 2 * v
+        widths += qk if "q" in plan.gradients else 0
     else:
         masked, full = tiles_of(plan, problem.seq_q, problem.seq_k, block_m, block_n)
         heads, turns = problem.batch * kind.heads.query, 1

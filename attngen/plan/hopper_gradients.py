@@ -11,7 +11,7 @@ from attngen.plan.hopper import BARRIER_BYTES, CONSUMER_REGISTERS, ENTRY_REGISTE
 from attngen.plan.work import ELEMENT_BYTES
 
 MOST_ACCUMULATED = 256  # columns of dk and dv together for which one warpgroup has registers
-WEIGHT_BUFFERS = 2  # tiles of weights between the warpgroups of the ``hopper_wide`` schedule
+WEIGHT_BUFFERS = 2  # tiles of weights, or of scores' gradients, that warpgroups take from each other
 WINDOW_REGISTERS = 168  # of a thread, where three programs share a multiprocessor
 ROW_BYTES = 8  # of what a tile of queries has in the workspace: its log_sum and its delta
 
@@ -28,6 +28,7 @@ class HopperGradientShape:
     ahead: bool  # scores of the next tile are begun before this one is done
     wide: bool  # one warpgroup makes dv, the other dk
     window: bool  # one warpgroup loads and computes; several programs share a multiprocessor
+    fused: bool = False  # dq is made too; tiles of queries come last first
 
     @classmethod
     def of(cls, plan: BackwardPlan, config: Config) -> HopperGradientShape:
@@ -37,14 +38,15 @@ class HopperGradientShape:
         if plan.kernel == "backward_q" and _query_bytes(plan, block_m, block_n, stages, stages) > MOST_SHARED:
             value_stages = stages - 1
         return cls(
-            consumers=2 if wide else (block_n if plan.kernel == "backward_kv" else block_m) // ROWS,
+            consumers=2 if wide else (block_n if plan.by_key else block_m) // ROWS,
             block_m=block_m,
             block_n=block_n,
             stages=stages,
             value_stages=value_stages,
-            ahead=wide or bool(config.get("AHEAD")),
+            ahead=wide or plan.kernel == "backward_fused" or bool(config.get("AHEAD")),
             wide=wide,
             window=window,
+            fused=plan.kernel == "backward_fused",
         )
 
     @property
@@ -64,16 +66,21 @@ class HopperGradientShape:
         if plan.kernel == "backward_q":
             return _query_bytes(plan, self.block_m, self.block_n, self.stages, self.value_stages)
         columns = _width(plan) * ELEMENT_BYTES[plan.kind.dtype]
-        weights = WEIGHT_BUFFERS * ROWS * self.block_m * ELEMENT_BYTES[plan.kind.dtype] if self.wide else 0
+        passed = WEIGHT_BUFFERS if self.wide else WEIGHT_BUFFERS * self.consumers if self.fused else 0
+        weights = passed * ROWS * self.block_m * ELEMENT_BYTES[plan.kind.dtype]
         passing = self.stages * self.block_m * (columns + ROW_BYTES)
         return self.block_n * columns + passing + weights + BARRIER_BYTES
+
+    def part_width(self, plan: BackwardPlan) -> int:
+        """Columns of dq that a warpgroup makes where dq is made beside dk and dv."""
+        return plan.qk_chunks[0].width // self.consumers
 
 
 def gradient_boxes(plan: BackwardPlan, config: Config) -> dict[str, Box]:
     """For each tensor that a Hopper kernel moves by the copy engine, the box: a warpgroup's rows of what a program
     keeps and of its results, a tile of what it goes over."""
     qk, v = plan.qk_chunks[0].width, plan.v_chunks[0].width
-    if plan.kernel == "backward_kv":
+    if plan.by_key:
         kept, passing = {"k": qk, "v": v, "dk": qk, "dv": v}, {"q": qk, "dout": v}
         rows = int(config["BLOCK_M"] or 0)
     else:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from attngen.errors import NotGeneratedError
+from attngen.plan.backward import BackwardPlan, BackwardPlans, backward_plans
 from attngen.plan.base import Plan
 from attngen.plan.block_select import plan_block_select
 from attngen.plan.forward import plan_forward
@@ -16,10 +17,12 @@ from attngen.plan.listed import lists_of
 from attngen.plan.quantise import plan_quantise
 from attngen.plan.routed import plan_routed
 from attngen.plan.select import plan_select
+from attngen.plan.space import can_run
 from attngen.plan.space.common import why_no_float8
 from attngen.spec.model import Kind
 from attngen.target import Target
 
+FUSED_SPANS = 2  # windows that a sequence is long: in a shorter one most blocks of keys would wait for the first
 GATHERED_HEADS = 8  # that share a list of blocks: so many and more are attended to as they are
 
 
@@ -87,6 +90,21 @@ def index_dtype(kind: Kind, target: Target) -> IndexDtype:
     """In which a kind's keys are scored: as the spec says, but where a GPU has no FP8, in bfloat16."""
     dtype = indexer_of(kind).dtype
     return "bfloat16" if dtype == "float8_e4m3" and why_no_float8(target) else dtype
+
+
+def gradient_plans(plans: BackwardPlans, target: Target, seq_q: int, seq_k: int) -> tuple[BackwardPlan, ...]:
+    """What makes the gradients of q, k and v of a call, in order: all three at once where that is faster."""
+    apart = (plans.rows, plans.kv, plans.q)
+    span = None if plans.fused is None else plan_forward(plans.fused.kind).span
+    if plans.fused is None or span is None or not can_run(plans.fused, target):
+        return apart
+    return (plans.rows, plans.fused) if min(seq_q, seq_k) >= FUSED_SPANS * sum(span) else apart
+
+
+def backward_plans_for(kind: Kind, target: Target) -> tuple[BackwardPlan, ...]:
+    """All kernels of a kind's backward pass that some call on ``target`` launches; none for kinds that have no such
+    pass."""
+    return tuple(plan for plan in backward_plans(kind) if can_run(plan, target))
 
 
 def plan_listed(kind: Kind) -> Plan:

@@ -32,12 +32,14 @@ TITLES = {
     "backward_rows": "what it needs of each row",
     "backward_q": "gradient of queries",
     "backward_kv": "gradient of keys and values",
+    "backward_fused": "gradients of queries, keys and values",
     "backward_elements": "gradient of single elements of the score's arguments",
 }
 STRIDED = {  # tensors of each kernel with strides of their own, and the word for each in a stride's name
     "backward_rows": {"out": "o", "dout": "do"},
     "backward_q": {"q": "q", "k": "k", "v": "v", "dout": "do", "dq": "dq"},
     "backward_kv": {"q": "q", "k": "k", "v": "v", "dout": "do", "dk": "dk", "dv": "dv"},
+    "backward_fused": {"q": "q", "k": "k", "v": "v", "dout": "do", "dk": "dk", "dv": "dv", "dq": "dq"},
     "backward_elements": {"q": "q", "k": "k", "v": "v", "dout": "do"},
 }
 # What becomes of a learned read's share in each kernel, and where the sums or shares go.
@@ -55,6 +57,8 @@ SUMS = {
     ),
     "backward_elements": ("delement", "[heads of the strip, queries, columns], float32, or None: the gradient of"),
 }
+SUMS_SO_FAR = Parameter("sums_ptr", "[batch, heads, tiles of queries, BLOCK_M * qk dim], float32: dq so far")
+TURNS = Parameter("turns_ptr", "[batch, heads, tiles of queries], int32, 0 at first: blocks of keys that have added")
 LOG_SUM = Parameter("row_log_sum_ptr", f"{ROW}, base-2 log of a row's denominator, inf where it sees no key")
 TOGETHER = Parameter("heads_together", "heads whose blocks run side by side and share the L2 cache")
 DELTA = Parameter("row_delta_ptr", f"{ROW}, sum(out * dout) less what the gradient of lse takes")
@@ -73,12 +77,12 @@ def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
     """Everything a template of the backward pass refers to."""
     if plan.kernel == "backward_rows":
         return _rows_context(plan, config)
-    tile = BY_KEY if plan.kernel == "backward_kv" else BY_QUERY
+    tile = BY_KEY if plan.by_key else BY_QUERY
     terms = merged(plan.terms)
     bounds, visible = row_bounds(terms, tile)
     nodes = residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
     hopper = is_gluon(config)
-    lines = gradient_lines(plan, tile, () if hopper else plan.learned, TAKEN[plan.kernel])
+    lines = gradient_lines(plan, tile, () if hopper else plan.learned, TAKEN.get(plan.kernel, ""))
     state = _state(plan)
     context = {
         **_common(plan, config, [LOG_SUM, DELTA, *([OF_LSE] if plan.sums_keys and not hopper else [])]),
@@ -133,7 +137,7 @@ def _tile_names(plan: BackwardPlan, elements: list[str]) -> list[str]:
     """What a tile of keys, or of queries of ``backward_kv``, needs from the kernel around it."""
     sums = [f"{name}_ptr" for name in _sums(plan)]
     sums += ["end"] if plan.kind.blocks is not None else []
-    if plan.kernel == "backward_kv":
+    if plan.by_key:
         names = [f"k_{c.index}" for c in plan.qk_chunks] + [f"v_{c.index}" for c in plan.v_chunks]
         names += ["q_base", "dout_base", "log_sum_base", "delta_base", "stride_qs", "stride_dos", "offset", "query_end"]
         return [*names, *elements, *sums, "position"]
@@ -168,12 +172,17 @@ def _rows_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
 def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[str, Any]:
     """What all the kernels have: parameters, their types, the compiler's options."""
     strided = STRIDED[plan.kernel]
+    of_rows = plan.kernel == "backward_rows"
+    across = "bhs" if of_rows else axes(plan)
     results = [name for name in strided if name in ("dq", "dk", "dv")]
     hopper = is_gluon(config)
     tensor = partial(_described, plan, config) if hopper else partial(_strided, plan)
     taken = [tensor(name) for name in strided if name not in results]
     taken += own
-    taken += [tensor(name) for name in results]
+    in_turn = ["dq"] if plan.kernel == "backward_fused" else []
+    taken += [tensor(name) for name in results if name not in in_turn]
+    for name in in_turn:
+        taken += [_strided(plan, name), *(Parameter(f"stride_{name}{axis}") for axis in across), SUMS_SO_FAR, TURNS]
     for read in () if hopper else plan.learned:
         name, comment = SUMS[plan.kernel]
         taken.append(Parameter(f"{name}_{read.index}_ptr", f"{comment} {read.argument}"))
@@ -181,8 +190,6 @@ def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[st
         taken += STRIP
     if plan.kernel != "backward_rows":
         taken += [parameter for parameter in given_parameters(plan) if not parameter.name.startswith("sink")]
-    of_rows = plan.kernel == "backward_rows"
-    across = "bhs" if of_rows else axes(plan)
     if hopper:
         taken.append(TOGETHER)
         if plan.kind.documents:  # the last rows of each go without the copy engine

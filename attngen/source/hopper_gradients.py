@@ -9,8 +9,10 @@ from typing import Any
 
 from attngen.config import Config
 from attngen.plan.backward import BackwardPlan
+from attngen.plan.forward import plan_forward
 from attngen.plan.hopper import PRODUCER_REGISTERS, ROWS
 from attngen.plan.hopper_gradients import HopperGradientShape
+from attngen.source.context import loop_of
 from attngen.source.elementwise import Assignment
 from attngen.source.hopper import FIRST_BARRIER, PACKED, arguments_of_callers, gluon, relative
 from attngen.source.roles import Role, one_loads
@@ -24,7 +26,7 @@ SYMBOLS = ("query_first", "i_first", "i_last")  # that bounds of loops may do wi
 def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[str, Any]) -> dict[str, Any]:
     """``common``, the context of every backward template, and what those of Hopper need besides."""
     shape = HopperGradientShape.of(plan, config)
-    by_key = plan.kernel == "backward_kv"
+    by_key = plan.by_key
     bounds = [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
     columns = ("i", "position") if by_key else ("j", "key")
     visible = [_relative(gluon(line), *columns) for line in common["visible_lines"]]
@@ -45,6 +47,10 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     hidden_names += _used(hidden_texts, ["seq_q"], {"query_end": ["seq_q"]} if by_key else {})
     hidden_names += ["offset"] if not by_key and "offset" not in hidden_names and _has(hidden_texts, "i") else []
     scored_texts = scores + products
+
+    seen = _in_gluon(loop_of(plan_forward(plan.kind).loops[0])) if shape.fused else {}
+    seen_texts = [seen[edge] for edge in ("outer_first", "outer_end")] if shape.fused else []
+    block_names = ["offset", *_used(seen_texts, ["key_first", "key_end"])]
 
     needed = {"offset", *range_names, *edge_names, *hidden_names}
     needed |= {"key_first", "key_end"} if by_key else {"key_end"}  # to clear what is no valid key
@@ -85,6 +91,21 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
         extra = {"make_dv_names": make_dv, "make_dk_names": make_dk}
         partitions = [Role("make_dv", make_dv), Role("make_dk", make_dk)]
         partitions.append(Role("produce", produce, 1, "PRODUCER_REGISTERS"))
+    elif shape.fused:
+        added = ["dq_ptr", "stride_dqb", "stride_dqh", "stride_dqs", "sums_ptr", "ds_tiles", "turn"]
+        consume = [*results, *added, *buffers, *rows, *full, *locate, *callers]
+        awaiting, passing = ["turn", "turns_ptr", *locate], ["turns_ptr", *locate]
+        extra = {
+            "part_width": shape.part_width(plan),
+            "block_names": block_names,
+            "seen_first": seen_texts[0],
+            "seen_end": seen_texts[1],
+            "await_names": awaiting,
+            "pass_names": passing,
+        }
+        partitions = one_loads(consume, shape.consumers, produce)
+        partitions.append(Role("await_turns", awaiting, 1, "PRODUCER_REGISTERS"))
+        partitions.append(Role("pass_turns", passing, 1, "PRODUCER_REGISTERS"))
     else:
         partitions = one_loads(consume, shape.consumers, produce)
     return {
@@ -127,7 +148,7 @@ def _taken_by(role: str, plan: BackwardPlan, located: list[str], by_sequence: bo
     """Names for what ``locate`` returns, for a role that does not use all that there is of a packed document."""
     if not plan.kind.documents:
         return located
-    by_key, loads = plan.kernel == "backward_kv", role == "produce"
+    by_key, loads = plan.by_key, role == "produce"
     unused = {"batch"} if loads or not by_sequence else set()
     unused |= {"seq_k"} if loads or not by_key else set()
     unused |= set() if loads else {"first_query" if by_key else "first_key"}
@@ -179,7 +200,7 @@ def _used(texts: Iterable[str], names: Iterable[str], aliases: dict[str, list[st
 
 def _constants(plan: BackwardPlan, shape: HopperGradientShape) -> list[Assignment]:
     """Sizes, and the names of the named barriers."""
-    by_key = plan.kernel == "backward_kv"
+    by_key = plan.by_key
     passing = "tiles of queries" if by_key else "tiles of keys"
     out = [] if shape.window else [Assignment("WARPGROUPS", str(shape.consumers), "that compute")]
     out += [
@@ -195,6 +216,10 @@ def _constants(plan: BackwardPlan, shape: HopperGradientShape) -> list[Assignmen
     out.append(Assignment("PARTIES", str(128 * shape.consumers + 32), "threads that meet where a slot is given back"))
     if by_key:
         out.append(Assignment("FREE", str(FIRST_BARRIER), "named barriers, one a slot"))
+        if shape.fused:
+            out.append(Assignment("EXCHANGED", str(FIRST_BARRIER + shape.stages), "gradients of a tile's scores"))
+            out.append(Assignment("ADDED", str(FIRST_BARRIER + shape.stages + 1), "a tile's dQ"))
+            out.append(Assignment("ADDED_PARTIES", str(128 * shape.consumers + 64)))
         if shape.wide:
             out.append(Assignment("READ", str(FIRST_BARRIER + shape.stages), "one a tile of weights"))
             out.append(Assignment("DONE", str(FIRST_BARRIER + shape.stages + 2), "all products are done"))

@@ -40,6 +40,7 @@ TEMPLATES = {  # of each kernel's schedules
         "hopper_wide": "backward_kv_hopper_wide.py.j2",
         "hopper_window": "backward_kv_hopper_window.py.j2",
     },
+    "backward_fused": {"hopper_fused": "backward_fused_hopper.py.j2"},
     "backward_q": {
         "portable": "backward_q_portable.py.j2",
         "hopper": "backward_q_hopper.py.j2",
@@ -63,6 +64,7 @@ TEMPLATES = {  # of each kernel's schedules
 CONTEXTS: dict[str, Callable[[Any, Config], dict[str, Any]]] = {  # by kernel
     "backward_elements": backward_context,
     "backward_kv": backward_context,
+    "backward_fused": backward_context,
     "backward_q": backward_context,
     "backward_rows": backward_context,
     "block_select": block_select_context,

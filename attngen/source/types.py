@@ -17,7 +17,7 @@ ELEMENTS = {
     "int32": "i32",
     "int64": "i64",
 }
-_WHOLE = ("prefix", "ticket", "cu_seqlens_q", "cu_seqlens_k", "block_count", "block_index")
+_WHOLE = ("prefix", "ticket", "cu_seqlens_q", "cu_seqlens_k", "block_count", "block_index", "turns")
 WHOLE = tuple(f"{name}_ptr" for name in _WHOLE)
 NOTHING = "none"  # of what a call leaves out
 

@@ -32,6 +32,7 @@ from attngen.tuner.cost_model import (
 
 SCORE_OPS = 5  # on a score besides its exponential: scale and subtract, dP - delta, times P, to 16 bits
 OTHER_OPERAND_OPS = 1  # of backward_kv, which has P to 16 bits too
+SUM_BYTES = 4  # of a sum in float32
 SPILL_PENALTY = 0.0002  # of the time, for each byte: on an H100 680 of them cost less than a tile half as large
 
 
@@ -45,6 +46,8 @@ def estimate_backward_ms(
         work = backward_tile_work(plan, config, problem)
         resident = _residency(plan, config, target, compiled)
         passing = _tile(plan, config)[1] * _width(plan) * ELEMENT_BYTES[plan.kind.dtype]
+        if plan.kernel == "backward_fused":  # dq, which is added to in memory
+            passing += int(config["BLOCK_M"] or 0) * sum(chunk.width for chunk in plan.qk_chunks) * SUM_BYTES
         seconds = max(
             spread_seconds(_tile_costs(plan, config, target, work), work, resident, target, _overlap(config)),
             work.bytes / target.memory_bandwidth,
@@ -68,7 +71,7 @@ def _tile_costs(plan: BackwardPlan, config: Config, target: Target, work: TileWo
     share = 1.0 if is_gluon(config) else triton_matrix_share(*_tile(plan, config), target)
     rate = target.peak_flops(plan.kind.dtype) * share / target.sms
     operations = SCORE_OPS + (COLUMN_MASK_OPS if is_gluon(config) else MASK_OPS) * work.tiles_masked / tiles
-    operations += OTHER_OPERAND_OPS if plan.kernel == "backward_kv" else 0
+    operations += OTHER_OPERAND_OPS if plan.by_key else 0
     exponentials = work.exps / tiles / (target.exp2_per_clock * target.clock)
     vector = work.exps / tiles * operations / (LANES * target.clock)
     return TileCosts(
@@ -81,7 +84,7 @@ def _tile_costs(plan: BackwardPlan, config: Config, target: Target, work: TileWo
 
 def _overlap(config: Config) -> float | None:
     """The share of products and of what is done to scores that are done at once, where a schedule sees to that."""
-    return PIPELINED if config["schedule"] in ("hopper", "hopper_wide") else None
+    return PIPELINED if config["schedule"] in ("hopper", "hopper_fused", "hopper_wide") else None
 
 
 def _residency(plan: BackwardPlan, config: Config, target: Target, compiled: Compiled | None) -> Residency:
@@ -89,8 +92,8 @@ def _residency(plan: BackwardPlan, config: Config, target: Target, compiled: Com
     if compiled is not None:
         return shared_residency(warps, compiled.shared, compiled.registers, target)
     rows, columns = _tile(plan, config)
-    summed = {"backward_kv": _width(plan), "backward_q": sum(chunk.width for chunk in plan.qk_chunks)}
-    held = rows * (summed.get(plan.kernel, 0) + 2.5 * columns) / (warps * target.warp_size)
+    summed = _width(plan) if plan.by_key else sum(c.width for c in plan.qk_chunks) if plan.gradients else 0
+    held = rows * (summed + 2.5 * columns) / (warps * target.warp_size)
     registers = min(255, round(held) + 40)
     return shared_residency(warps, shared_bytes(plan, config, target), registers, target)
 
@@ -98,7 +101,7 @@ def _residency(plan: BackwardPlan, config: Config, target: Target, compiled: Com
 def _tile(plan: BackwardPlan, config: Config) -> tuple[int, int]:
     """What a program keeps and what it goes over: queries and keys, or of backward_kv keys and queries."""
     block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
-    return (block_n, block_m) if plan.kernel == "backward_kv" else (block_m, block_n)
+    return (block_n, block_m) if plan.by_key else (block_m, block_n)
 
 
 def _width(plan: BackwardPlan) -> int:

@@ -101,7 +101,7 @@ class GradientChecks:
             rows = queries_of_keys(plan, keys, seq_q, seq_k, None if prefix is None else int(prefix[0]))
             rows = slice(self._aligned(rows.start), rows.stop)
             if (rows.stop - rows.start) * seq_k * group <= MOST_PAIRS:
-                yield Part(answers(plan, whole.cut(rows, kv_heads=1), keys=keys), partial(_keys, keys, group))
+                yield Part(answers(plan, whole.cut(rows, kv_heads=1), keys=keys), partial(_keys, keys, rows, group))
 
     def _aligned(self, start: int) -> int:
         """The first query of the listed block that one is in."""
@@ -131,9 +131,9 @@ def _rows(rows: slice, name: str, x: torch.Tensor) -> torch.Tensor:
     return x[:1, :, rows]
 
 
-def _keys(keys: slice, group: int, name: str, x: torch.Tensor) -> torch.Tensor:
-    """Of the first KV head, or of the query heads that share it."""
-    return x[:1, : 1 if name in ("k", "v") else group, keys]
+def _keys(keys: slice, rows: slice, group: int, name: str, x: torch.Tensor) -> torch.Tensor:
+    """Of the first KV head, or of the query heads that share it; of dq the queries that see the keys."""
+    return x[:1, : 1 if name in ("k", "v") else group, rows if name == "q" else keys]
 
 
 def _fault(where: str, found: dict[str, torch.Tensor | None], part: Part) -> str | None:

@@ -215,6 +215,7 @@ def _device(interpret: bool) -> str:
 
 COMPARISONS: dict[str, Callable[[Any, Case, bool], Comparison]] = {
     "backward_elements": _backward,
+    "backward_fused": _backward,
     "backward_kv": _backward,
     "backward_q": _backward,
     "backward_rows": _backward,

@@ -122,9 +122,8 @@ def named_results(plan: BackwardPlan, result: Any) -> dict[str, torch.Tensor | N
     if plan.kernel == "backward_elements":
         return {f"shares {plan.learned[0].index}": result}
     *gradients, sums = result
-    names = ("q",) if plan.kernel == "backward_q" else ("k", "v")
     made = {read.index: None for read in plan.learned} if sums is None else sums
-    return dict(zip(names, gradients, strict=True)) | {f"shares {n}": x for n, x in made.items()}
+    return dict(zip(plan.gradients, gradients, strict=True)) | {f"shares {n}": x for n, x in made.items()}
 
 
 def exact_rows(one: BackwardPass) -> dict[str, torch.Tensor]:
@@ -186,9 +185,7 @@ def _named(
 ) -> dict[str, torch.Tensor]:
     """What the reference says of a kernel's results."""
     whole = reference.gradients(one.kind, dout, dlse, **one.given)
-    named = {"q": whole["q"]} if plan.kernel == "backward_q" else {}
-    if plan.kernel == "backward_kv":
-        named = {name: whole[name][:, :, keys] for name in ("k", "v")}
+    named = {name: whole[name] if name == "q" else whole[name][:, :, keys] for name in plan.gradients}
     if not plan.learned:
         return named
     shares = reference.learned_shares(one.kind, dout, dlse, **one.given)

@@ -11,10 +11,9 @@ from attngen.database import Database
 from attngen.op.choose import Chooser
 from attngen.op.kernels import launcher_of
 from attngen.plan import Plan
-from attngen.plan.backward import backward_plans
 from attngen.plan.boxes import is_gluon
 from attngen.plan.indexer import IndexerPlan
-from attngen.plan.kernels import launched_plans
+from attngen.plan.kernels import backward_plans_for, launched_plans
 from attngen.problem import Problem
 from attngen.report.configs import brief
 from attngen.spec.model import Kind
@@ -57,7 +56,7 @@ def verify_kinds(
 
 
 def _plans(kind: Kind, target: Target) -> tuple[Plan, ...]:
-    return (*launched_plans(kind, target), *backward_plans(kind))
+    return (*launched_plans(kind, target), *backward_plans_for(kind, target))
 
 
 def _in_use(plan: Plan, target: Target, db: Database | str | None, seqs: tuple[int, ...], interpret: bool) -> Config:

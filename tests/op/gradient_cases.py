@@ -87,6 +87,10 @@ def gradients_by_kernels(
     for launchers in (made._rows, made._kv, made._q, made._elements):
         if launchers is not None:
             launchers.chooser = Fixed(configs.get(launchers.plan.kernel, small))
+    if made._fused is not None:
+        made._fused.chooser = Fixed(configs.get("backward_fused", small))
+    if "backward_fused" not in configs:
+        made._fused = None
     extras = [inputs.get(name) for name in made._keywords]
     asked = [not wanted or name in wanted for name in made.names]
     found = made.cuda(dout, dlse, inputs["q"], inputs["k"], inputs["v"], out, lse, *extras, asked)

@@ -103,6 +103,58 @@ def test_gradients(name):
     check(Case(kind, FORWARD, *sizes), of_keys, of_queries, of_lse=True)
 
 
+WIDE_WINDOW = kind(128, causal=True, window=Window(299, 0))
+FUSED = {  # kind, sizes, and changes of the default config of backward_fused
+    "behind": (WIDE_WINDOW, (1300, 1300), {}),
+    "two stages": (WIDE_WINDOW, (1024, 1024), {"num_stages": 2, "HEADS_TOGETHER": 1}),
+    "more keys, no multiple of a tile": (WIDE_WINDOW, (777, 1303), {}),
+    "more queries than keys": (WIDE_WINDOW, (1303, 777), {}),
+    "both ways": (kind(128, (4, 4), window=Window(200, 150)), (1000, 1000), {}),
+    "both ways, fewer keys": (kind(128, (8, 2), window=Window(200, 150)), (1400, 800), {}),
+    "before": (kind(128, window=Window(0, 300)), (900, 1000), {}),
+    "bfloat16, a sink": (
+        kind(128, (8, 2), causal=True, window=Window(511, 0), sink=True, dtype="bfloat16"),
+        (2100, 2100),
+        {},
+    ),
+}
+
+
+def check_fused(case: Case, changes: dict, **given) -> None:
+    plan = plan_backward(case.kind).fused
+    assert plan is not None
+    config = default_config(plan, H100).replace(**changes)
+    assert feasible(plan, config, H100) is None, feasible(plan, config, H100)
+    found = run(case, wanted=("q", "k", "v"), twice=True, device="cuda", configs={"backward_fused": config}, **given)
+    assert all(share <= 1.0 for share in found.of.values()), found.of
+    assert found.repeated
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_all_gradients_by_one_kernel(name):
+    kind, sizes, changes = FUSED[name]
+    check_fused(Case(kind, FORWARD, *sizes, batch=2), changes, of_lse=True)
+
+
+@pytest.mark.parametrize("name", ["behind", "both ways"])
+def test_one_kernel_with_padding_offsets_and_views(name):
+    """Keys that are not valid, and what surrounds the views, are NaN; some queries see no key."""
+    kind, _, changes = FUSED[name]
+    of_keys = {"key_range": ((0, 733), (41, 797), (200, 200)), "offsets": (0, 150, -77), "batch": 3}
+    check_fused(Case(kind, FORWARD, 700, 800, strided=True, **of_keys), changes)
+
+
+def test_blocks_of_keys_add_in_turn_on_a_busy_gpu():
+    """More programs than fit at once, and other work beside them: nobody waits for one that is not there yet."""
+    window = kind(128, (16, 4), causal=True, window=Window(1023, 0), dtype="bfloat16")
+    side = torch.cuda.Stream()
+    busy = torch.randn(4096, 4096, device="cuda").bfloat16()
+    with torch.cuda.stream(side):
+        for _ in range(50):
+            busy @ busy
+    check_fused(Case(window, FORWARD, 4096, 4096, batch=2), {})
+
+
 PADDED = {"key_range": ((0, 333), (41, 397), (200, 200)), "offsets": (0, 150, -20), "batch": 3}
 
 

@@ -3,6 +3,7 @@
 portable       Triton for any GPU: one loop over keys, or all keys of a small window resident
 hopper         Gluon for sm_90: one warp loads, warpgroups compute
 hopper_window  Gluon for sm_90: all keys of a small window resident; of a backward pass, programs without roles
+hopper_fused   Gluon for sm_90: gradients of queries, keys and values at once
 hopper_wide    Gluon for sm_90: gradients of keys and values of wide heads
 
 Each schedule has tunables of its own, and a config has those of its schedule and no others.
@@ -39,6 +40,7 @@ from attngen.target import Target
 
 __all__ = [
     "Parameter",
+    "can_run",
     "default_config",
     "enumerate_configs",
     "feasible",
@@ -58,6 +60,7 @@ FAMILIES: dict[str, tuple[Family, ...]] = {
         backward_hopper.HOPPER_WIDE,
         backward.PORTABLE,
     ),
+    "backward_fused": (backward_hopper.HOPPER_FUSED,),
     "backward_q": (backward_hopper.HOPPER_WINDOW, backward_hopper.HOPPER, backward.PORTABLE),
     "backward_rows": (backward.ROWS,),
     "block_select": (block_select.PORTABLE,),
@@ -139,6 +142,11 @@ def shared_bytes(plan: Plan, config: Config, target: Target) -> int:
     family = _family(plan, config)
     assert family is not None
     return family.shared_bytes(plan, config, target)
+
+
+def can_run(plan: Plan, target: Target) -> bool:
+    """Whether some schedule runs ``plan`` on ``target``."""
+    return any(family.why_not(plan, target) is None for family in FAMILIES[plan.kernel])
 
 
 def why_not_hopper(plan: ForwardPlan, target: Target) -> str | None:

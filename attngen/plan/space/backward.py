@@ -48,7 +48,7 @@ def parameters(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...]:
 def feasible(plan: BackwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
     """None when ``config`` is worth compiling, else why it is not."""
     queries, keys, warps = (int(config[name] or 0) for name in ("BLOCK_M", "BLOCK_N", "num_warps"))
-    rows, columns = (keys, queries) if plan.kernel == "backward_kv" else (queries, keys)
+    rows, columns = (keys, queries) if plan.by_key else (queries, keys)
     full_precision = plan.kind.dtype == "float32"
     if reason := why_not_in_blocks(plan, rows):
         return reason
@@ -65,7 +65,7 @@ def feasible(plan: BackwardPlan, config: Config, target: Target, problem: Proble
 
 def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
-    wide, by_key = max(query_width(plan), value_width(plan)), plan.kernel == "backward_kv"
+    wide, by_key = max(query_width(plan), value_width(plan)), plan.by_key
     if plan.kind.dtype == "float32":
         tiles: list[Tiles] = [(32, 32, 4, 1), (16, 32, 4, 1), (32, 16, 4, 1), (16, 16, 4, 1)]
     elif target.backend == "hip":
@@ -94,7 +94,7 @@ def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> 
 def _gathers(plan: BackwardPlan) -> bool:
     """Whether each element of a tile reads tensors of the call's, or each query where a program goes over queries."""
     trees = [expression.tree for expression in (plan.kind.score, plan.kind.mask) if expression is not None]
-    apart = ("distance", "both", "query") if plan.kernel == "backward_kv" else ("distance", "both")
+    apart = ("distance", "both", "query") if plan.by_key else ("distance", "both")
     found = (node for tree in trees for node in walk(tree) if isinstance(node, Tensor))
     return any(dependence(read).positions in apart for read in found)
 
@@ -112,7 +112,7 @@ def _accumulated(plan: BackwardPlan) -> int:
 def shared_bytes(plan: BackwardPlan, config: Config, target: Target) -> int:
     """Shared memory a program needs, about: the tile it keeps, and the stages of those it goes over."""
     queries, keys, stages = (int(config[name] or 0) for name in ("BLOCK_M", "BLOCK_N", "num_stages"))
-    kept, passing = (keys, queries) if plan.kernel == "backward_kv" else (queries, keys)
+    kept, passing = (keys, queries) if plan.by_key else (queries, keys)
     if target.backend == "hip":
         kept, stages = 0, max(stages - 1, 1)
     width = query_width(plan) + value_width(plan)

@@ -2,6 +2,7 @@
 
 hopper         each warpgroup makes the gradients of its own keys, or of its own queries
 hopper_wide    dk and dv of heads too wide for that: one warpgroup makes dv, the other dk
+hopper_fused   each warpgroup makes those of its own keys, and its part of those of all queries that see them
 hopper_window  small windows: programs without roles, three of them on a multiprocessor
 """
 
@@ -17,6 +18,7 @@ from attngen.problem import Problem
 from attngen.target import Target
 
 OTHER_REGISTERS = 32  # of a thread: addresses, bounds, and what is on its way
+FUSED_WIDTH = 128  # of q, k and v: narrower heads would exchange more for each product, wider ones have no registers
 SMALL_WINDOW = 256  # keys: so few tiles that leaving out those that a warpgroup does not see matters most
 
 
@@ -54,13 +56,26 @@ def why_not_window(plan: BackwardPlan, target: Target) -> str | None:
     return None if _in_small_window(plan) else f"it is for windows of at most {SMALL_WINDOW} keys"
 
 
+def why_not_fused(plan: BackwardPlan, target: Target) -> str | None:
+    """Why no config of ``hopper_fused`` can run ``plan``; None where some can."""
+    if reason := _why_not(plan, target):
+        return reason
+    if not _is_bare(plan):
+        return "what is done to scores needs the registers that dq would have"
+    if (plan.kind.head_dim.qk, plan.kind.head_dim.v) != (FUSED_WIDTH, FUSED_WIDTH):
+        return f"it is for heads of {FUSED_WIDTH}"
+    if _in_small_window(plan):
+        return f"it is for windows of more than {SMALL_WINDOW} keys"
+    return None
+
+
 def _columns(plan: BackwardPlan) -> int:
     """Of a key and its value, and so of their gradients."""
     return query_width(plan) + value_width(plan)
 
 
 def _is_wide(plan: BackwardPlan) -> bool:
-    return plan.kernel == "backward_kv" and _columns(plan) > MOST_ACCUMULATED
+    return plan.by_key and _columns(plan) > MOST_ACCUMULATED
 
 
 def _is_crowded(plan: BackwardPlan) -> bool:
@@ -71,14 +86,14 @@ def _is_crowded(plan: BackwardPlan) -> bool:
 def _is_bare(plan: BackwardPlan) -> bool:
     """Whether nothing is done to single elements but what bounds of intervals do, and tiles of queries are not cleared
     of other documents: registers are for products."""
-    cleared = plan.kind.documents and plan.kernel == "backward_kv"
+    cleared = plan.kind.documents and plan.by_key
     return plan.plain_scores and not cleared and not any(term.residual for term in plan.terms)
 
 
 def parameters(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...]:
     """The tunables of ``hopper`` with their choices."""
     kept, passing = (2 * ROWS, 3 * ROWS), (64, 128)
-    by_key = plan.kernel == "backward_kv"
+    by_key = plan.by_key
     return (
         Parameter("schedule", ("hopper",)),
         Parameter("BLOCK_M", passing if by_key else kept),
@@ -96,6 +111,18 @@ def parameters_wide(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...]
         Parameter("schedule", ("hopper_wide",)),
         Parameter("BLOCK_M", (64, 128)),
         Parameter("BLOCK_N", (ROWS,)),
+        Parameter("num_warps", (4,)),
+        Parameter("num_stages", (2, 3)),
+        _together(plan),
+    )
+
+
+def parameters_fused(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...]:
+    """The tunables of ``hopper_fused`` with their choices."""
+    return (
+        Parameter("schedule", ("hopper_fused",)),
+        Parameter("BLOCK_M", (64,)),
+        Parameter("BLOCK_N", (2 * ROWS,)),
         Parameter("num_warps", (4,)),
         Parameter("num_stages", (2, 3)),
         _together(plan),
@@ -122,20 +149,25 @@ def _together(plan: BackwardPlan) -> Parameter:
 def feasible(plan: BackwardPlan, config: Config, target: Target, problem: Problem | None) -> str | None:
     """None when ``config`` is worth compiling, else why it is not."""
     wide = config["schedule"] == "hopper_wide"
-    refuses = {"hopper": why_not, "hopper_wide": why_not_wide, "hopper_window": why_not_window}
+    refuses = {
+        "hopper": why_not,
+        "hopper_fused": why_not_fused,
+        "hopper_wide": why_not_wide,
+        "hopper_window": why_not_window,
+    }
     if reason := refuses[str(config["schedule"])](plan, target):
         return reason
     shape = HopperGradientShape.of(plan, config)
     if config["schedule"] == "hopper" and shape.consumers not in (2, 3):
         return "two or three warpgroups compute, of 64 rows each"
-    by_key = plan.kernel == "backward_kv"
+    by_key = plan.by_key
     accumulated = query_width(plan) + (value_width(plan) if by_key else 0)
     if wide:
         accumulated = max(query_width(plan), value_width(plan))
     columns = shape.block_m if by_key else shape.block_n  # of a tile's scores, and of their gradients
     if (accumulated + 2 * columns) * ROWS // 128 + OTHER_REGISTERS > shape.consumer_registers:
         return "accumulators, scores and their gradients need more registers than a thread has"
-    barriers = shape.stages + (0 if by_key else shape.value_stages)
+    barriers = shape.stages + (2 if shape.fused else 0 if by_key else shape.value_stages)
     if not shape.window and barriers > NAMED_BARRIERS:
         return f"{barriers} named barriers; {NAMED_BARRIERS} are free"
     if shape.window and 2 * shape.shared_bytes(plan) > target.shared_per_sm:
@@ -147,7 +179,7 @@ def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> 
     """What a default is taken from, best first."""
     if why_not(plan, target):
         return []
-    by_key = plan.kernel == "backward_kv"
+    by_key = plan.by_key
     narrow, small_window = _columns(plan) <= MOST_ACCUMULATED // 2, _in_small_window(plan)
     if not by_key and not narrow:
         tiles = [(2 * ROWS, 64, 2)]
@@ -176,6 +208,11 @@ def preferences_wide(plan: BackwardPlan, target: Target, problem: Problem | None
     return [_preference(plan, "hopper_wide", {"BLOCK_M": 64, "BLOCK_N": ROWS}, 2)]
 
 
+def preferences_fused(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
+    """What a default is taken from, best first."""
+    return [_preference(plan, "hopper_fused", {"BLOCK_M": 64, "BLOCK_N": 2 * ROWS}, stages) for stages in (3, 2)]
+
+
 def preferences_window(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
     if why_not_window(plan, target) or not _is_bare(plan) or _columns(plan) > MOST_ACCUMULATED // 2:
@@ -200,6 +237,7 @@ def shared_bytes(plan: BackwardPlan, config: Config, target: Target) -> int:
 
 
 HOPPER = Family(("hopper",), why_not, parameters, feasible, preferences, shared_bytes)
+HOPPER_FUSED = Family(("hopper_fused",), why_not_fused, parameters_fused, feasible, preferences_fused, shared_bytes)
 HOPPER_WIDE = Family(("hopper_wide",), why_not_wide, parameters_wide, feasible, preferences_wide, shared_bytes)
 HOPPER_WINDOW = Family(
     ("hopper_window",), why_not_window, parameters_window, feasible, preferences_window, shared_bytes
