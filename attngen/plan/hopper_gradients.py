@@ -28,7 +28,7 @@ class HopperGradientShape:
     ahead: bool  # scores of the next tile are begun before this one is done
     wide: bool  # one warpgroup makes dv, the other dk
     window: bool  # one warpgroup loads and computes; several programs share a multiprocessor
-    fused: bool = False  # dq is made too; tiles of queries come last first
+    fused: bool  # dq is made too; tiles of queries come last first
 
     @classmethod
     def of(cls, plan: BackwardPlan, config: Config) -> HopperGradientShape:
