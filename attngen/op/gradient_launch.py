@@ -182,6 +182,11 @@ class OfPairs(GradientLauncher):
         sizes = length_values(self.plan, call.q, call.k, document_count(self.plan, call.given))
         return sizes | list_values(call.given.get("block_index"))
 
+    def blocks_of_keys(self, call: Call) -> int:
+        """Programs of a kernel each of which has a block of keys of one KV head."""
+        batch, kv_heads, seq_k, _ = call.k.shape
+        return tiles_in(seq_k, self.tile("BLOCK_N"), document_count(self.plan, call.given)) * kv_heads * batch
+
     def sums(self, call: Call, wanted: Collection[int], length: int) -> Sums | None:
         """Room for the sums of the learned reads that are ``wanted``, by their numbers: (batch, heads, length)."""
         made = [read.index for read in self.plan.learned if read.index in wanted]
@@ -230,12 +235,8 @@ class KeysLauncher(OfPairs):
                 call = self._turned(call, self.plan.kind.blocks.size)
             tensors = self.tensors(call, rows) | {"dk": dk, "dv": dv}
             tensors |= {f"dcolumn_{n}": made for n, made in summed.items()}
-            self.launch((call.signature, *summed), tensors, lambda: (self.programs(call), self.sizes(call)))
+            self.launch((call.signature, *summed), tensors, lambda: (self.blocks_of_keys(call), self.sizes(call)))
         return dk, dv, sums
-
-    def programs(self, call: Call) -> int:
-        batch, kv_heads, seq_k, _ = call.k.shape
-        return tiles_in(seq_k, self.tile("BLOCK_N"), document_count(self.plan, call.given)) * kv_heads * batch
 
     def _turned(self, call: Call, size: int) -> Call:
         """The call with the lists of blocks that see each block of keys, in the place of those that queries see."""
@@ -263,12 +264,8 @@ class FusedLauncher(OfPairs):
         tensors = self.tensors(call, rows) | {"dk": dk, "dv": dv, "dq": dq}
         tensors["sums"] = call.q.new_empty(tiles * block * dim, dtype=torch.float32)
         tensors["turns"] = call.q.new_zeros(tiles, dtype=torch.int32)
-        self.launch(call.signature, tensors, lambda: (self.programs(call), self.sizes(call)))
+        self.launch(call.signature, tensors, lambda: (self.blocks_of_keys(call), self.sizes(call)))
         return dk, dv, dq, {}
-
-    def programs(self, call: Call) -> int:
-        batch, kv_heads, seq_k, _ = call.k.shape
-        return -(-seq_k // self.tile("BLOCK_N")) * kv_heads * batch
 
 
 class ElementsLauncher(OfPairs):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -27,7 +29,7 @@ from attngen.op.kernels import Launchers
 from attngen.op.launch import Kept
 from attngen.op.learned import Gradient, Positions
 from attngen.plan.backward import OF_PAIRS, OF_ROWS, plan_backward
-from attngen.plan.kernels import gradient_plans
+from attngen.plan.kernels import fused_from
 from attngen.spec.learned import Learned, learned_arguments, learned_reads
 from attngen.spec.model import Kind
 
@@ -110,6 +112,12 @@ class Gradients:
         given, asked = self._named(q, k, v, rest)
         return self._results({name: self._empty(given, name) for name in asked}, asked, q)
 
+    @cached_property
+    def _fused_from(self) -> float:
+        """The length of sequences from which on one kernel makes all gradients."""
+        least = fused_from(self._plans, target_here())
+        return math.inf if least is None else least
+
     def _named(self, q: Tensor, k: Tensor, v: Tensor, rest: Sequence[Any]) -> tuple[dict[str, Any], set[str]]:
         """Everything that the call was given, and the names of the gradients that are asked for."""
         _, _, *extras, wanted = rest
@@ -133,8 +141,7 @@ class Gradients:
         described = call.can_be_described()
         fused = keys = queries = elements = None
         together = described and "q" in asked and not asked.isdisjoint(("k", "v"))
-        fuses = together and self._plans.fused in gradient_plans(self._plans, target_here(), *sizes[1:])
-        if fuses and self._fused is not None:
+        if together and self._fused is not None and min(sizes[1:]) >= self._fused_from:
             fused = self._fused.at(*sizes)
         elif asked & {"k", "v"} or "key" in along:
             keys = self._kv.at(*sizes, gluon=described and not self._plans.kv.makes(reads))

@@ -94,11 +94,18 @@ def index_dtype(kind: Kind, target: Target) -> IndexDtype:
 
 def gradient_plans(plans: BackwardPlans, target: Target, seq_q: int, seq_k: int) -> tuple[BackwardPlan, ...]:
     """What makes the gradients of q, k and v of a call, in order: all three at once where that is faster."""
-    apart = (plans.rows, plans.kv, plans.q)
+    least = fused_from(plans, target)
+    if plans.fused is None or least is None or min(seq_q, seq_k) < least:
+        return plans.rows, plans.kv, plans.q
+    return plans.rows, plans.fused
+
+
+def fused_from(plans: BackwardPlans, target: Target) -> int | None:
+    """The shortest sequences for which one kernel that makes all gradients is faster; None where it never is."""
     span = None if plans.fused is None else plan_forward(plans.fused.kind).span
     if plans.fused is None or span is None or not can_run(plans.fused, target):
-        return apart
-    return (plans.rows, plans.fused) if min(seq_q, seq_k) >= FUSED_SPANS * sum(span) else apart
+        return None
+    return FUSED_SPANS * sum(span)
 
 
 def backward_plans_for(kind: Kind, target: Target) -> tuple[BackwardPlan, ...]:

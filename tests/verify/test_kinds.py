@@ -9,7 +9,7 @@ import torch
 
 from attngen import reference
 from attngen.plan import plan_forward
-from attngen.plan.backward import backward_plans
+from attngen.plan.kernels import backward_plans_for
 from attngen.plan.space import default_config
 from attngen.spec import Kind, parse_spec
 from attngen.spec.model import Window
@@ -73,7 +73,8 @@ def another(**fields):
 
 
 def verify(kind, make, seqs=(), backward=False):
-    with patch("attngen.verify.kinds.backward_plans", backward_plans if backward else lambda kind: ()):
+    plans = backward_plans_for if backward else lambda kind, target: ()
+    with patch("attngen.verify.kinds.backward_plans_for", plans):
         return list(verify_kinds([kind], H100, interpret=True, seqs=seqs, make_kernel=make))
 
 

@@ -53,6 +53,8 @@ def _read(function: Callable) -> Pattern:
                 return Pattern(chunk=held["chunk_size"])
             case "and_masks.<locals>.and_mask":
                 return _all(_read(part) for part in held["mask_functions"])
+            case "remap_positions_for_packed_sequence":  # sequences of a row count from their own first token
+                return _read(held["mask_function"])
             case "packed_sequence_mask_function":
                 return Pattern()  # ``packed_rows`` says which sequence a token belongs to
     raise CallError(f"the model draws a mask by '{name}', which attngen does not know")
