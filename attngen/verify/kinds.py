@@ -14,6 +14,7 @@ from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.indexer import IndexerPlan
 from attngen.plan.kernels import backward_plans_for, launched_plans
+from attngen.plan.space import feasible_anywhere
 from attngen.problem import Problem
 from attngen.report.configs import brief
 from attngen.spec.model import Kind
@@ -41,9 +42,9 @@ def verify_kinds(
     lists cut short and few heads, in a process that was started with TRITON_INTERPRET=1. NotGeneratedError before
     anything else for a kind that no kernel is made of yet.
     """
-    kernels = [(kind, _plans(kind, target)) for kind in kinds]
+    kernels = [(kind, _plans(kind, target, interpret)) for kind in kinds]
     for kind, plans in kernels:
-        smaller = _plans(shortened(kind), target) if interpret else plans
+        smaller = _plans(shortened(kind), target, interpret) if interpret else plans
         for plan, small in zip(plans, smaller, strict=True):
             if interpret and isinstance(small, IndexerPlan) and small.dtype == "bfloat16":
                 small = replace(small, dtype="float16")  # which the interpreter multiplies right
@@ -55,8 +56,14 @@ def verify_kinds(
                     yield _verify_config(small, case, config, compared, make_kernel)
 
 
-def _plans(kind: Kind, target: Target) -> tuple[Plan, ...]:
-    return (*launched_plans(kind, target), *backward_plans_for(kind, target))
+def _plans(kind: Kind, target: Target, interpret: bool) -> tuple[Plan, ...]:
+    """Of a kind's kernels those that can run: the interpreter has none of Gluon."""
+    plans = (*launched_plans(kind, target), *backward_plans_for(kind, target))
+    return plans if not interpret else tuple(plan for plan in plans if _in_triton(plan, target))
+
+
+def _in_triton(plan: Plan, target: Target) -> bool:
+    return any(not is_gluon(config) for config in feasible_anywhere(plan, target))
 
 
 def _in_use(plan: Plan, target: Target, db: Database | str | None, seqs: tuple[int, ...], interpret: bool) -> Config:

@@ -112,6 +112,9 @@ FUSED = {  # kind, sizes, and changes of the default config of backward_fused
     "both ways": (kind(128, (4, 4), window=Window(200, 150)), (1000, 1000), {}),
     "both ways, fewer keys": (kind(128, (8, 2), window=Window(200, 150)), (1400, 800), {}),
     "before": (kind(128, window=Window(0, 300)), (900, 1000), {}),
+    "shorter than the window": (WIDE_WINDOW, (200, 250), {}),
+    "one query": (WIDE_WINDOW, (1, 500), {}),
+    "one key": (WIDE_WINDOW, (500, 1), {}),
     "bfloat16, a sink": (
         kind(128, (8, 2), causal=True, window=Window(511, 0), sink=True, dtype="bfloat16"),
         (2100, 2100),

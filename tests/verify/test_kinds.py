@@ -12,7 +12,7 @@ from attngen.plan import plan_forward
 from attngen.plan.kernels import backward_plans_for
 from attngen.plan.space import default_config
 from attngen.spec import Kind, parse_spec
-from attngen.spec.model import Window
+from attngen.spec.model import HeadDim, Window
 from attngen.target import get_target
 from attngen.verify.cases import Case, gpu_cases, shortened
 from attngen.verify.kinds import verify_kinds
@@ -183,6 +183,14 @@ def test_a_config_that_does_not_fit_is_skipped():
 def test_right_gradients_pass(name, seqs):
     found = verify(kind_of(SPECS[name]), exact, seqs, backward=True)
     assert all(f.status == "ok" for f in found), [f for f in found if f.status != "ok"]
+    assert {f.kernel for f in found} == {"forward", "backward_rows", "backward_kv", "backward_q"}
+
+
+def test_a_kernel_that_is_only_of_gluon_is_not_interpreted():
+    fields = {"causal": True, "window": Window(299, 0)}
+    kind = replace(kind_of("causal: true"), head_dim=HeadDim(128, 128), **fields)
+    assert "backward_fused" in [plan.kernel for plan in backward_plans_for(kind, H100)]
+    found = verify(kind, exact, (50,), backward=True)
     assert {f.kernel for f in found} == {"forward", "backward_rows", "backward_kv", "backward_q"}
 
 
