@@ -20,6 +20,7 @@ from attngen.source.text import LINE_LENGTH
 
 POSITIONS = ("offset", "key_first", "key_end", "prefix")  # of a sequence, as ``locate`` finds them
 OF_DOCUMENT = ("seq_q", "seq_k", "first_query", "first_key")  # its sizes, and where it begins
+VALID = "(j >= key_first) & (j < key_end)"
 SYMBOLS = ("query_first", "i_first", "i_last")  # that bounds of loops may do without
 
 
@@ -30,6 +31,10 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     bounds = [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
     columns = ("i", "position") if by_key else ("j", "key")
     visible = [_relative(gluon(line), *columns) for line in common["visible_lines"]]
+    if shape.fused:
+        bounds.append(
+            Assignment("row_end", f"gl.where({VALID}, row_end, position)", "dq takes no key that is not valid")
+        )
     scores, products = _lines(common["score_lines"]), _lines(common["gradient_lines"])
     loops = [_in_gluon(loop) for loop in common["loops"]]
     arguments = arguments_of_callers(plan, common)
@@ -37,6 +42,8 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     range_texts = [loop[edge] for loop in loops for edge in ("outer_first", "outer_end")]
     skips = not shape.ahead if by_key else len(loops) == 1
     edges = _edges(loops, skips=skips and not shape.window)
+    if shape.fused:
+        edges = [(name, _where_all_are_valid(value) if name == "inner_end_0" else value) for name, value in edges]
     ends = ["offset", "key_first", "key_end"] if by_key else ["offset"]  # of a block's positions
     range_names = _used([*range_texts, *ends], [*POSITIONS])
     edge_names = _used([*(text for _, text in edges), *ends], [*POSITIONS])
@@ -174,6 +181,11 @@ def _edges(loops: list[dict[str, Any]], skips: bool) -> list[tuple[str, str]]:
             out.append((f"own_first_{n}", loop["outer_first"]))
             out.append((f"own_end_{n}", loop["outer_end"]))
     return out
+
+
+def _where_all_are_valid(end: str) -> str:
+    """Up to where a warpgroup's keys are seen by all queries: no query sees all of them where one is not valid."""
+    return f"gl.where((own_key >= key_first) & (own_key + ROWS <= key_end), {end}, query_first)"
 
 
 def _in_gluon(loop: Any) -> dict[str, Any]:

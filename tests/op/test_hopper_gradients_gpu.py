@@ -4,6 +4,10 @@ from run to run."""
 import pytest
 import torch
 
+from attngen import reference
+from attngen.op.checks import keywords_of
+from attngen.op.gradient_launch import Call
+from attngen.op.kernels import launcher_of
 from attngen.plan.backward import plan_backward
 from attngen.plan.boxes import is_gluon
 from attngen.plan.space import default_config, feasible
@@ -145,6 +149,29 @@ def test_one_kernel_with_padding_offsets_and_views(name):
     kind, _, changes = FUSED[name]
     of_keys = {"key_range": ((0, 733), (41, 797), (200, 200)), "offsets": (0, 150, -77), "batch": 3}
     check_fused(Case(kind, FORWARD, 700, 800, strided=True, **of_keys), changes)
+
+
+@pytest.mark.parametrize("seq_k", [1000, 1024])
+def test_one_kernel_where_all_scores_are_far_below_zero(seq_k):
+    """2 ** -log_sum is infinite: what stands where there is no key must not weigh as much."""
+    plans = plan_backward(WIDE_WINDOW)
+    generator = torch.Generator("cuda").manual_seed(5)
+
+    def normal(heads, length):
+        return torch.randn(2, heads, length, 128, generator=generator, device="cuda")
+
+    q, k = (4 + 0.1 * normal(4, 1000)).half(), (-4 + normal(2, seq_k)).half()
+    v, dout = normal(2, seq_k).half(), normal(4, 1000).half()
+    given = {"key_range": torch.tensor([[0, seq_k - 3], [70, seq_k]], dtype=torch.int32, device="cuda")}
+    out, lse = reference.attention(WIDE_WINDOW, q, k, v, **given)
+    assert float(lse[lse > -torch.inf].max()) < -100
+    call = Call(q, k, v, dout, {**dict.fromkeys(keywords_of(plans.q)), **given})
+    rows, fused = (launcher_of(plan, default_config(plan, H100)) for plan in (plans.rows, plans.fused))
+    dk, dv, dq, _ = fused(call, rows(out.half(), dout, lse.float()))
+    exact = reference.gradients(WIDE_WINDOW, dout, None, q=q, k=k, v=v, **given)
+    for name, found in {"q": dq, "k": dk, "v": dv}.items():
+        error = (found.double() - exact[name]).norm() / exact[name].norm()
+        assert float(error) < 0.01, name
 
 
 def test_blocks_of_keys_add_in_turn_on_a_busy_gpu():
