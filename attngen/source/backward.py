@@ -10,7 +10,15 @@ from attngen.plan.attention import LOG2E
 from attngen.plan.backward import BackwardPlan
 from attngen.plan.boxes import is_gluon
 from attngen.plan.hopper_gradients import HopperGradientShape, gradient_boxes
-from attngen.source.context import docstring, element_names, helpers_of, loops_of, residual_nodes, shifted
+from attngen.source.context import (
+    docstring,
+    element_names,
+    helpers_of,
+    loops_of,
+    padded_widths,
+    residual_nodes,
+    shifted,
+)
 from attngen.source.elementwise import BY_KEY, BY_QUERY, Assignment, merged, row_bounds, visible_lines
 from attngen.source.gradients import gradient_lines
 from attngen.source.hopper_gradients import hopper_gradients_context
@@ -161,7 +169,7 @@ def _rows_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
     return {
         **_common(plan, config, own),
         "entry": "attention_backward_rows",
-        "constants": [*_widths(plan, qk=False), Assignment("LOG2E", repr(LOG2E))],
+        "constants": [*padded_widths(plan, qk=False), Assignment("LOG2E", repr(LOG2E))],
         "helpers": set(),
         "element_ranks": [],
         "constexprs": ("BLOCK_M",),
@@ -248,20 +256,10 @@ def _type_of(plan: BackwardPlan, config: Config, name: str) -> str:
     return "fp32" if name.endswith("_value") else "i32"
 
 
-def _widths(plan: BackwardPlan, qk: bool = True) -> list[Assignment]:
-    """Of what is padded."""
-    out = []
-    if qk and any(c.padded for c in plan.qk_chunks):
-        out.append(Assignment("QK_DIM", str(plan.kind.head_dim.qk), "width of queries and keys"))
-    if any(c.padded for c in plan.v_chunks):
-        out.append(Assignment("V_DIM", str(plan.kind.head_dim.v), "width of values"))
-    return out
-
-
 def _constants(plan: BackwardPlan) -> list[Assignment]:
     kind = plan.kind
     comment = "softmax_scale * log2(e)" if plan.plain_scores else "log2(e): logits to base-2 units"
-    out = [Assignment("GROUP", str(kind.heads.group), "query heads that share one KV head"), *_widths(plan)]
+    out = [Assignment("GROUP", str(kind.heads.group), "query heads that share one KV head"), *padded_widths(plan)]
     if kind.blocks is not None:
         out.append(Assignment("BLOCK_SIZE", str(kind.blocks.size), "queries, and keys, of a block"))
     out.append(Assignment("SOFTMAX_SCALE", repr(kind.scale)))

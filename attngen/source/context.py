@@ -150,6 +150,16 @@ def helpers_of(plan: AttentionPlan, nodes: list[Node]) -> set[str]:
     return used
 
 
+def padded_widths(plan: AttentionPlan, qk: bool = True) -> list[Assignment]:
+    """Of what is padded; with ``qk`` queries and keys too."""
+    out = []
+    if qk and any(c.padded for c in plan.qk_chunks):
+        out.append(Assignment("QK_DIM", str(plan.kind.head_dim.qk), "width of queries and keys"))
+    if any(c.padded for c in plan.v_chunks):
+        out.append(Assignment("V_DIM", str(plan.kind.head_dim.v), "width of values"))
+    return out
+
+
 def _constants(plan: ForwardPlan, config: Config) -> list[Assignment]:
     kind = plan.kind
     out = [Assignment("GROUP", str(kind.heads.group), "query heads that share one KV head")]
@@ -163,10 +173,7 @@ def _constants(plan: ForwardPlan, config: Config) -> list[Assignment]:
         out.append(Assignment("PACK_HEADS", str(pack), "query heads of one tile"))
     if kind.blocks is not None:
         out.append(Assignment("BLOCK_SIZE", str(kind.blocks.size), "queries, and keys, of a block"))
-    if any(c.padded for c in plan.qk_chunks):
-        out.append(Assignment("QK_DIM", str(kind.head_dim.qk), "width of queries and keys"))
-    if any(c.padded for c in plan.v_chunks):
-        out.append(Assignment("V_DIM", str(kind.head_dim.v), "width of values"))
+    out += padded_widths(plan)
     if plan.plain_scores:
         comment = f"softmax_scale * log2(e), with softmax_scale = {kind.scale!r}"
     else:

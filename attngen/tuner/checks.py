@@ -9,13 +9,12 @@ import torch
 
 from attngen import reference
 from attngen.inputs import make_inputs
-from attngen.plan.work import first_position
 from attngen.problem import Problem
 from attngen.spec.model import Kind
+from attngen.verify.strips import cut_queries, first_sequence
 
 CHECK_BATCH, CHECK_SEQ_Q, CHECK_SEQ_K = 2, 331, 459  # ragged, several tiles of any size each way
 CHECK_KV_HEADS = 2
-OF_SEQUENCES = ("q", "k", "v", "prefix", "block_count", "block_index")  # inputs with one entry, or row, of each
 STRIP = 16  # queries of the real problem that are compared, at its start, middle and end
 
 # Relative L2 error allowed: four times what rounding the result costs; float32 adds what exp2 and sums lose. In FP8 the
@@ -66,13 +65,8 @@ class Checks:
     def _strip(self, problem: Problem, start: int) -> Answer:
         """The reference for a few neighbouring queries of the first sequence, from one that begins a listed block."""
         size = 1 if self.kind.blocks is None else self.kind.blocks.size
-        block = start // size
-        rows = slice(block * size, min(start + STRIP, problem.seq_q))
-        inputs = {name: value[:1] if name in OF_SEQUENCES else value for name, value in self.inputs.items()}
-        inputs |= {name: inputs[name][:, :, block:] for name in ("block_count", "block_index") if name in inputs}
-        inputs["q"] = inputs["q"][:, :, rows]
-        offset = first_position(self.kind, problem.seq_q, problem.seq_k) + rows.start
-        inputs["offsets"] = torch.tensor([offset], dtype=torch.int32, device=inputs["q"].device)
+        rows = slice(start // size * size, min(start + STRIP, problem.seq_q))
+        inputs = cut_queries(self.kind, first_sequence(self.inputs), rows)
         out, lse = reference.attention(self.kind, **inputs)
         return Answer(out, lse, rows, slice(0, 1))
 

@@ -17,11 +17,10 @@ from attngen.op.checks import keywords_of
 from attngen.op.gradient_launch import Call, Rows, Strip
 from attngen.plan.attention import LOG2E
 from attngen.plan.backward import BackwardPlan
-from attngen.plan.work import first_position
 from attngen.spec.model import Kind
 from attngen.verify.bounds import SMALLEST, U32, UNIT
+from attngen.verify.strips import cut_queries, first_sequence
 
-OF_SEQUENCES = ("prefix", "offsets", "key_range", "block_count", "block_index")  # one entry, or row, of each
 STRIP = 128  # queries: as many as the largest tile has, so that a strip begins at one of any config
 ROUNDED_ONCE = 4  # times what rounding one number costs: a weight, its gradient, the result, and what sums lose
 FAST_MATH = 2.0**-20  # relative error of float32 where exponentials and logarithms are fast ones
@@ -59,8 +58,8 @@ class BackwardPass:
         end_q, end_k = (x.shape[2] for x in (given["q"], given["k"]))
         if self.kind.documents:
             end_q, end_k = (int(given.pop(f"cu_seqlens_{side}")[1]) for side in "qk")
-        given |= {name: given[name][:1] for name in OF_SEQUENCES if given.get(name) is not None}
-        given |= {"q": given["q"][:1, :, :end_q], "k": given["k"][:1, :, :end_k], "v": given["v"][:1, :, :end_k]}
+        given = first_sequence(given)
+        given |= {"q": given["q"][:, :, :end_q], "k": given["k"][:, :, :end_k], "v": given["v"][:, :, :end_k]}
         out, lse, dout = (x[:1, :, :end_q] for x in (self.out, self.lse, self.dout))
         dlse = None if self.dlse is None else self.dlse[:1, :, :end_q]
         return BackwardPass(replace(self.kind, documents=False), given, out, lse, dout, dlse)
@@ -70,14 +69,11 @@ class BackwardPass:
         one, given = self.first(), dict(self.first().given)
         kv_heads = given["k"].shape[1] if kv_heads is None else kv_heads
         heads = slice(kv_heads * self.kind.heads.group)
-        place = first_position(self.kind, given["q"].shape[2], given["k"].shape[2])
-        offsets = given.get("offsets", torch.tensor([place], dtype=torch.int32, device=self.out.device))
         given |= {name: given[name][heads] for name in ("sink", "alibi_slopes") if given.get(name) is not None}
-        given |= {"q": given["q"][:, heads, rows], "offsets": offsets + rows.start}
+        of_heads = ("q", "block_count", "block_index")
+        given |= {name: given[name][:, heads] for name in of_heads if given.get(name) is not None}
         given |= {name: given[name][:, :kv_heads] for name in ("k", "v")}
-        if self.kind.blocks is not None:
-            begin = rows.start // self.kind.blocks.size
-            given |= {name: given[name][:, heads, begin:].contiguous() for name in ("block_count", "block_index")}
+        given = cut_queries(self.kind, given, rows)
         out, lse, dout = (x[:, heads, rows] for x in (one.out, one.lse, one.dout))
         return BackwardPass(one.kind, given, out, lse, dout, None if one.dlse is None else one.dlse[:, heads, rows])
 
