@@ -15,6 +15,7 @@ from attngen.integrations.transformers.checks import (
     check_first_key,
     check_layer,
     check_lists,
+    check_packed,
     check_request,
     check_selection,
 )
@@ -67,25 +68,20 @@ class Attend:
             extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
             ends = packed_ends(mask, keywords)
             if ends is not None:
-                return self._packed(op.kind, layer, (query, key, value), mask, ends, extras), None
+                check_packed(op.kind, layer, mask.key_range is not None, mask.restarts, keywords)
+                return self._packed(layer, (query, key, value), ends, extras), None
             out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
         return out.transpose(1, 2), None
 
     def _packed(
         self,
-        kind: Kind,
         layer: int,
         qkv: tuple[torch.Tensor, ...],
-        mask: Mask,
         ends: tuple[torch.Tensor, torch.Tensor],
         extras: dict[str, Any],
     ) -> torch.Tensor:
         """Attention of several sequences packed in one row, or in each."""
         query = qkv[0]
-        if mask.key_range is not None:
-            raise CallError(f"layer {layer}: sequences packed in rows that are padded besides are not supported")
-        if kind.chunk is not None:
-            raise CallError(f"layer {layer}: chunks of {kind.chunk} in packed sequences are not supported")
         op: Any = self.attention(query.dtype, documents=True).op(layer)
         q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in qkv)
         out = op(q, k, v, cu_seqlens_q=ends[0], cu_seqlens_k=ends[1], **extras)

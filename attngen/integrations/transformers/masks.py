@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from attngen.errors import CallError
-from attngen.integrations.transformers.pattern import Pattern, packed_rows, pattern_of
+from attngen.integrations.transformers.pattern import Pattern, packed_rows, pattern_of, restarts
 
 COLUMNS = 4  # query offset, key offset, first valid key, end of the valid keys; the last two count from the first key
 
@@ -23,9 +23,9 @@ class Mask:
     key_range: torch.Tensor | None  # (batch, 2)
     pattern: Pattern | None  # what the model asks for; None where it cannot be known
     first_key: int | None  # position of the first key: above 0 where a cache has let older keys go
-    cu_seqlens: torch.Tensor | None = (
-        None  # where each sequence begins among the tokens of all rows, if rows are packed
-    )
+    # Where each sequence begins among the tokens of all rows, if rows are packed; whether positions begin there too.
+    cu_seqlens: torch.Tensor | None = None
+    restarts: bool = False
 
 
 def mask_call(*, config: Any = None, **arguments: Any) -> torch.Tensor:
@@ -94,6 +94,7 @@ def describe_mask_call(
             pattern=pattern,
             first_key=kv_offset,
             cu_seqlens=None if rows is None else boundaries(rows),
+            restarts=mask_function is not None and restarts(mask_function),
         )
     return finished
 

@@ -14,6 +14,7 @@ from attngen.spec.kind import causal_window
 from attngen.spec.model import HeadDim, Heads, Kind, Window
 
 MODULE = "transformers.masking_utils"
+RESTARTING = "remap_positions_for_packed_sequence"  # what counts each sequence of a row from its own first token
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def _read(function: Callable) -> Pattern:
                 return Pattern(chunk=held["chunk_size"])
             case "and_masks.<locals>.and_mask":
                 return _all(_read(part) for part in held["mask_functions"])
-            case "remap_positions_for_packed_sequence":  # sequences of a row count from their own first token
+            case _ if name.startswith(RESTARTING):
                 return _read(held["mask_function"])
             case "packed_sequence_mask_function":
                 return Pattern()  # ``packed_rows`` says which sequence a token belongs to
@@ -67,6 +68,12 @@ def packed_rows(mask_function: Callable) -> torch.Tensor | None:
         return held["packed_sequence_mask"]
     found = (packed_rows(part) for part in held.get("mask_functions", ()))
     return next((rows for rows in found if rows is not None), None)
+
+
+def restarts(mask_function: Callable) -> bool:
+    """Whether positions, and with them chunks, count from the first token of each sequence and not of the row."""
+    name = getattr(mask_function, "__qualname__", "")
+    return name.startswith(RESTARTING) or any(map(restarts, _held(mask_function).get("mask_functions", ())))
 
 
 def _held(function: Callable) -> dict[str, Any]:
