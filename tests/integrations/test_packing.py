@@ -15,7 +15,6 @@ from tests.integrations.test_models import ROUNDING
 from tests.integrations.test_training import REVERSE, farthest
 
 LENGTHS = (11, 3, 16)
-DECODERS = [name for name in CONFIGS if name != "modernbert"]
 OWN_CHUNKS = hasattr(masking_utils, "remap_positions_for_packed_sequence")  # counted from each sequence's first token
 
 
@@ -46,10 +45,10 @@ def states_and_gradients(net, calls: list[dict[str, torch.Tensor]]):
     return states.detach().double(), gradients
 
 
-OFTEN = {("llama", True), ("gemma3", False), ("llama4", True), ("llama4", False)}
+OFTEN = {("llama", True), ("gemma3", False), ("llama4", True), ("llama4", False), ("modernbert", True)}
 CASES = [
     pytest.param(name, said, marks=() if (name, said) in OFTEN else pytest.mark.slow)
-    for name in DECODERS
+    for name in CONFIGS
     for said in (False, True)
     if said or name != "llama4" or OWN_CHUNKS
 ]
