@@ -15,10 +15,7 @@ from torch._functorch import config as compiler
 from attngen.bench.packed import op_call
 from attngen.bench.peers import Call
 from attngen.op import KindOp
-from attngen.op.choose import target_here
 from attngen.op.kernels import launcher_of
-from attngen.plan.backward import plan_backward
-from attngen.plan.kernels import gradient_plans
 from attngen.problem import Problem
 from attngen.tuner.checks import WrongAnswer
 from attngen.tuner.kernel import checks_of
@@ -61,5 +58,4 @@ def _problems(op: KindOp, inputs: dict[str, Any]) -> list[tuple[Any, Problem]]:
     """The kernels that make the gradients of q, k and v."""
     q, k = inputs["q"], inputs["k"]
     sizes = (q.shape[0], q.shape[2], k.shape[2])
-    plans = gradient_plans(plan_backward(op.kind), target_here(), *sizes[1:])
-    return [(plan, Problem(plan.kernel, op.kind.digest(), *sizes)) for plan in plans]
+    return [(plan, Problem(plan.kernel, op.kind.digest(), *sizes)) for plan in op.gradient_plans(*sizes)]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +12,7 @@ from attngen import reference
 from attngen.database import Database
 from attngen.errors import NotGeneratedError
 from attngen.op.checks import keywords_of
-from attngen.op.choose import target_here
+from attngen.op.fused import fuses
 from attngen.op.gradient_launch import (
     Call,
     ElementsLauncher,
@@ -29,7 +27,6 @@ from attngen.op.kernels import Launchers
 from attngen.op.launch import Kept
 from attngen.op.learned import Gradient, Positions
 from attngen.plan.backward import OF_PAIRS, OF_ROWS, plan_backward
-from attngen.plan.kernels import fused_from
 from attngen.spec.learned import Learned, learned_arguments, learned_reads
 from attngen.spec.model import Kind
 
@@ -112,11 +109,11 @@ class Gradients:
         given, asked = self._named(q, k, v, rest)
         return self._results({name: self._empty(given, name) for name in asked}, asked, q)
 
-    @cached_property
-    def _fused_from(self) -> float:
-        """The length of sequences from which on one kernel makes all gradients."""
-        least = fused_from(self._plans, target_here())
-        return math.inf if least is None else least
+    def _fuses(self, batch: int, seq_q: int, seq_k: int) -> bool:
+        """Whether one kernel makes all gradients of calls of these sizes."""
+        launchers = (self._fused, self._kv, self._q)
+        choosers = {made.plan.kernel: made.chooser for made in launchers if made is not None}
+        return fuses(self._plans, choosers, batch, seq_q, seq_k)
 
     def _named(self, q: Tensor, k: Tensor, v: Tensor, rest: Sequence[Any]) -> tuple[dict[str, Any], set[str]]:
         """Everything that the call was given, and the names of the gradients that are asked for."""
@@ -141,7 +138,7 @@ class Gradients:
         described = call.can_be_described()
         fused = keys = queries = elements = None
         together = described and "q" in asked and not asked.isdisjoint(("k", "v"))
-        if together and self._fused is not None and min(sizes[1:]) >= self._fused_from:
+        if together and self._fused is not None and self._fuses(*sizes):
             fused = self._fused.at(*sizes)
         elif asked & {"k", "v"} or "key" in along:
             keys = self._kv.at(*sizes, gluon=described and not self._plans.kv.makes(reads))

@@ -15,8 +15,10 @@ from attngen.op.autograd import records_gradients, trained_operator
 from attngen.op.block_lists import block_lists
 from attngen.op.checks import check_tensor, ordered_keywords
 from attngen.op.choose import Chooser, Chosen, target_here
+from attngen.op.fused import fuses
 from attngen.op.register import Implementation, operator, operator_name
 from attngen.plan import ForwardPlan, plan_forward
+from attngen.plan.backward import BackwardPlan, plan_backward
 from attngen.plan.kernels import backward_plans_for
 from attngen.problem import Problem
 from attngen.source import render
@@ -103,10 +105,17 @@ class KindOp:
         return rest | {"block_count": count, "block_index": index}
 
     def config(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, kernel: str = "forward") -> Chosen:
-        """What would run for these tensors, forward or as a kernel of the backward pass, and where that choice comes
-        from."""
+        """What would run for these tensors, forward or as a kernel of the backward pass where that is launched
+        (``gradient_plans`` says whether), and where that choice comes from."""
         chooser = self._chooser_of(kernel)
         return chooser(q, k, v) if kernel == "forward" else chooser.at(chooser.problem(q, k))
+
+    def gradient_plans(self, batch: int, seq_q: int, seq_k: int) -> tuple[BackwardPlan, ...]:
+        """The kernels that make the gradients of q, k and v of a call of these sizes, in order."""
+        plans = plan_backward(self.kind)
+        if plans.fused is not None and fuses(plans, self._backward, batch, seq_q, seq_k):
+            return plans.rows, plans.fused
+        return plans.rows, plans.kv, plans.q
 
     def source(self, kernel: str = "forward", *, batch: int = 1, seq: int = 4096) -> str:
         """The generated code of a kernel, for the config that this machine would run at these sizes.

@@ -108,7 +108,7 @@ def in_order(forward: ForwardPlan, of_keys: tuple[Interval, ...]) -> bool:
     """Whether the blocks of keys that a tile of queries sees are neighbours, and move with the tile: then blocks can
     add to its gradient in their order, and few wait for others. Every query sees itself."""
     kind = forward.kind
-    bare = kind.mask is None and kind.blocks is None and not kind.documents
+    bare = kind.mask is None and kind.chunk is None and kind.blocks is None and not kind.documents
     return bare and forward.span is not None and len(of_keys) == 1
 
 

@@ -92,7 +92,7 @@ def backward_tile_work(plan: BackwardPlan, config: Config, problem: Problem) -> 
 def tiles_of_keys(
     plan: BackwardPlan, seq_q: int, seq_k: int, block_m: int, block_n: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Masked and unmasked tiles of queries of every tile of keys, as the loops of backward_kv visit them."""
+    """Masked and unmasked tiles of queries of every tile of keys, as the loops over them go."""
     starts = np.arange(0, seq_k, block_n)
     values = _of_keys(plan, starts, np.minimum(starts + block_n, seq_k), seq_q, seq_k)
     return count_tiles(plan.loops, values, len(starts), block_m)

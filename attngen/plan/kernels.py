@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from attngen.errors import NotGeneratedError
-from attngen.plan.backward import BackwardPlan, BackwardPlans, backward_plans
+from attngen.plan.backward import BackwardPlan, backward_plans
 from attngen.plan.base import Plan
 from attngen.plan.block_select import plan_block_select
 from attngen.plan.forward import plan_forward
@@ -22,6 +22,7 @@ from attngen.plan.space.common import why_no_float8
 from attngen.spec.model import Kind
 from attngen.target import Target
 
+FUSED_BLOCK = 128  # keys of a program that makes all gradients
 FUSED_SPANS = 2  # windows that a sequence is long: in a shorter one most blocks of keys would wait for the first
 GATHERED_HEADS = 8  # that share a list of blocks: so many and more are attended to as they are
 
@@ -92,20 +93,12 @@ def index_dtype(kind: Kind, target: Target) -> IndexDtype:
     return "bfloat16" if dtype == "float8_e4m3" and why_no_float8(target) else dtype
 
 
-def gradient_plans(plans: BackwardPlans, target: Target, seq_q: int, seq_k: int) -> tuple[BackwardPlan, ...]:
-    """What makes the gradients of q, k and v of a call, in order: all three at once where that is faster."""
-    least = fused_from(plans, target)
-    if plans.fused is None or least is None or min(seq_q, seq_k) < least:
-        return plans.rows, plans.kv, plans.q
-    return plans.rows, plans.fused
-
-
-def fused_from(plans: BackwardPlans, target: Target) -> int | None:
-    """The shortest sequences for which one kernel that makes all gradients is faster; None where it never is."""
-    span = None if plans.fused is None else plan_forward(plans.fused.kind).span
-    if plans.fused is None or span is None or not can_run(plans.fused, target):
-        return None
-    return FUSED_SPANS * sum(span)
+def fused_is_faster(fused: BackwardPlan, target: Target, batch: int, seq_q: int, seq_k: int) -> bool:
+    """Whether one kernel that makes all gradients should be the faster one, where no times of both were measured."""
+    span = plan_forward(fused.kind).span
+    assert span is not None
+    programs = -(-seq_k // FUSED_BLOCK) * fused.kind.heads.kv * batch
+    return min(seq_q, seq_k) >= FUSED_SPANS * sum(span) and programs >= target.sms
 
 
 def backward_plans_for(kind: Kind, target: Target) -> tuple[BackwardPlan, ...]:

@@ -31,7 +31,7 @@ from attngen.tuner.cost_model import (
 )
 
 SCORE_OPS = 5  # on a score besides its exponential: scale and subtract, dP - delta, times P, to 16 bits
-OTHER_OPERAND_OPS = 1  # of backward_kv, which has P to 16 bits too
+OTHER_OPERAND_OPS = 1  # of kernels over blocks of keys, which have P to 16 bits too
 SUM_BYTES = 4  # of a sum in float32
 SPILL_PENALTY = 0.0002  # of the time, for each byte: on an H100 680 of them cost less than a tile half as large
 
@@ -99,7 +99,7 @@ def _residency(plan: BackwardPlan, config: Config, target: Target, compiled: Com
 
 
 def _tile(plan: BackwardPlan, config: Config) -> tuple[int, int]:
-    """What a program keeps and what it goes over: queries and keys, or of backward_kv keys and queries."""
+    """What a program keeps and what it goes over: queries and keys, or the other way round where it keeps keys."""
     block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
     return (block_n, block_m) if plan.by_key else (block_m, block_n)
 

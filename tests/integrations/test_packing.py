@@ -74,5 +74,27 @@ def test_packed_as_alone(name, said):
 def test_chunks_that_count_from_the_row_are_refused():
     register(import_config(config("llama4").to_dict()).spec, name="attngen-test")
     model("llama4").set_attn_implementation("attngen-test")
-    with pytest.raises(CallError, match="chunks of 8 in packed sequences are supported where the call says"):
+    with pytest.raises(CallError, match="chunks of 8 in packed sequences are supported where one begins"):
         model("llama4")(**packed(rows(), said=False), use_cache=False)
+
+
+@pytest.mark.skipif(not OWN_CHUNKS, reason="chunks count from the first token of a row")
+@pytest.mark.parametrize("said", [False, True])
+@pytest.mark.parametrize("begin", [0, 8, 5])
+def test_sequences_that_go_on_within_a_chunk_are_refused(begin, said):
+    """A sequence of a row may be the rest of one: its positions say where it is."""
+    register(import_config(config("llama4").to_dict()).spec, name="attngen-test")
+    inputs = packed(rows(), said)
+    inputs["position_ids"][0, :11] += begin
+    net = model("llama4")
+    net.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = net(**inputs, use_cache=False).logits.double()
+    net.set_attn_implementation("attngen-test")
+    if begin % 8:
+        with pytest.raises(CallError, match="position_ids that begin at 0"):
+            net(**inputs, use_cache=False)
+    else:
+        with torch.no_grad():
+            found = net(**inputs, use_cache=False).logits.double()
+        assert difference([found[0]], [expected[0]]) < ROUNDING

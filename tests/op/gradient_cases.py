@@ -89,7 +89,7 @@ def gradients_by_kernels(
             launchers.chooser = Fixed(configs.get(launchers.plan.kernel, small))
     if made._fused is not None:
         made._fused.chooser = Fixed(configs.get("backward_fused", small))
-        made._fused_from = 0 if "backward_fused" in configs else math.inf  # at any length, or not at all
+        made._fuses = lambda *sizes: "backward_fused" in configs  # at any length, or not at all
     extras = [inputs.get(name) for name in made._keywords]
     asked = [not wanted or name in wanted for name in made.names]
     found = made.cuda(dout, dlse, inputs["q"], inputs["k"], inputs["v"], out, lse, *extras, asked)

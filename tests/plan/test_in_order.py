@@ -1,7 +1,7 @@
 """Where one kernel makes all gradients, blocks of keys add to those of queries in turn: both sides must agree on which
 blocks there are, or a program would wait for ever."""
 
-from hypothesis import assume, event, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from attngen.plan.backward import plan_backward
@@ -50,7 +50,6 @@ def by_queries(loop, tile, block_m, block_n, sizes):
 def test_both_sides_agree(kind, seq_q, seq_k, shift, data):
     plan = plan_backward(kind).fused
     assume(plan is not None)
-    event("window alone" if kind.chunk is None else "and a chunk")
     block_m, block_n = data.draw(st.sampled_from([(4, 8), (8, 16), (16, 8), (1, 3)]))
     key_first = data.draw(st.integers(0, seq_k))
     sizes = (seq_q, seq_k - seq_q + shift, key_first, data.draw(st.integers(key_first, seq_k)))
@@ -68,5 +67,6 @@ def test_of_what_there_is_one_kernel():
     assert fused(causal=True, window=Window(1023, 0)) is not None
     assert fused(window=Window(300, 200), sink=True) is not None
     assert fused(causal=True) is None and fused() is None
+    assert fused(causal=True, window=Window(1023, 0), chunk=4096) is None
     assert fused(causal=True, window=Window(1023, 0), always_first=4) is None
     assert fused(causal=True, window=Window(1023, 0), documents=True) is None

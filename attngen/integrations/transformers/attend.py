@@ -68,7 +68,7 @@ class Attend:
             extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
             ends = packed_ends(mask, keywords)
             if ends is not None:
-                check_packed(op.kind, layer, mask.key_range is not None, mask.restarts, keywords)
+                check_packed(op.kind, layer, mask.key_range is not None, mask.own_chunks, keywords)
                 return self._packed(layer, (query, key, value), ends, extras), None
             out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
         return out.transpose(1, 2), None

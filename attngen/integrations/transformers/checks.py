@@ -56,15 +56,16 @@ def check_lists(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:
         raise CallError(f"layer {layer}: the model gives {asks}; the spec's kind '{kind.name}' {is_one}")
 
 
-def check_packed(kind: Kind, layer: int, padded: bool, restarts: bool, keywords: Mapping[str, Any]) -> None:
-    """CallError unless several sequences in a row can be told apart as the model means them; ``restarts``: whether the
-    model counts chunks from each sequence's own first token."""
+def check_packed(kind: Kind, layer: int, padded: bool, own_chunks: bool | None, keywords: Mapping[str, Any]) -> None:
+    """CallError unless several sequences in a row can be told apart as the model means them; ``own_chunks``: whether a
+    chunk begins where each sequence does, None where nothing says so."""
     if padded:
         raise CallError(f"layer {layer}: sequences packed in rows that are padded besides are not supported")
-    if kind.chunk is not None and not restarts and keywords.get("cu_seq_lens_q") is None:
+    apart = own_chunks or (own_chunks is None and keywords.get("cu_seq_lens_q") is not None)
+    if kind.chunk is not None and not apart:
         raise CallError(
-            f"layer {layer}: chunks of {kind.chunk} in packed sequences are supported where the call says where those "
-            "begin (cu_seq_lens_q), or from transformers 5.23 on; before that, chunks count from a row's first token"
+            f"layer {layer}: chunks of {kind.chunk} in packed sequences are supported where one begins with each "
+            "sequence: position_ids that begin at 0, with transformers 5.23 or later, or cu_seq_lens_q"
         )
 
 

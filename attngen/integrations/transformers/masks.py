@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from attngen.errors import CallError
-from attngen.integrations.transformers.pattern import Pattern, packed_rows, pattern_of, restarts
+from attngen.integrations.transformers.pattern import Pattern, packed_positions, packed_rows, pattern_of
 
 COLUMNS = 4  # query offset, key offset, first valid key, end of the valid keys; the last two count from the first key
 
@@ -23,9 +23,10 @@ class Mask:
     key_range: torch.Tensor | None  # (batch, 2)
     pattern: Pattern | None  # what the model asks for; None where it cannot be known
     first_key: int | None  # position of the first key: above 0 where a cache has let older keys go
-    # Where each sequence begins among the tokens of all rows, if rows are packed; whether positions begin there too.
+    # Where each sequence begins among the tokens of all rows, if rows are packed; whether a chunk begins there
+    # too, None where nothing says so.
     cu_seqlens: torch.Tensor | None = None
-    restarts: bool = False
+    own_chunks: bool | None = None
 
 
 def mask_call(*, config: Any = None, **arguments: Any) -> torch.Tensor:
@@ -85,6 +86,7 @@ def describe_mask_call(
         raise CallError(
             "several sequences packed in one row (position_ids that start again) beside a cache are not supported"
         )
+    ends = None if rows is None else boundaries(rows)
     finished = descriptor[:, None, None, :]
     if not tracing:
         last_at_end = isinstance(q_offset, int) and q_offset - kv_offset == kv_length - q_length
@@ -93,8 +95,8 @@ def describe_mask_call(
             key_range=descriptor[:, 2:].contiguous() if padded else None,
             pattern=pattern,
             first_key=kv_offset,
-            cu_seqlens=None if rows is None else boundaries(rows),
-            restarts=mask_function is not None and restarts(mask_function),
+            cu_seqlens=ends,
+            own_chunks=None if ends is None else chunks_begin(ends, rows, mask_function, pattern),
         )
     return finished
 
@@ -105,6 +107,15 @@ def boundaries(rows: torch.Tensor) -> torch.Tensor:
     begins[:, 1:] = rows[:, 1:] != rows[:, :-1]
     first = begins.flatten().nonzero().flatten()
     return torch.cat((first, first.new_full((1,), rows.numel()))).to(torch.int32)
+
+
+def chunks_begin(ends: torch.Tensor, rows: Any, mask_function: Any, pattern: Pattern | None) -> bool | None:
+    """Whether a chunk begins where each packed sequence does, by the positions that masks count by."""
+    positions = packed_positions(mask_function)
+    if pattern is None or pattern.chunk is None or positions is None:
+        return None
+    first = positions.expand(rows.shape).flatten()[ends[:-1].long()]
+    return not bool((first % pattern.chunk).any())
 
 
 def valid_keys(attention_mask: torch.Tensor, kv_length: int, kv_offset: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from attngen.spec.kind import causal_window
 from attngen.spec.model import HeadDim, Heads, Kind, Window
 
 MODULE = "transformers.masking_utils"
-RESTARTING = "remap_positions_for_packed_sequence"  # what counts each sequence of a row from its own first token
+REMAPPED = "remap_positions_for_packed_sequence"  # what counts by position_ids where rows are packed
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _read(function: Callable) -> Pattern:
                 return Pattern(chunk=held["chunk_size"])
             case "and_masks.<locals>.and_mask":
                 return _all(_read(part) for part in held["mask_functions"])
-            case _ if name.startswith(RESTARTING):
+            case _ if name.startswith(REMAPPED):
                 return _read(held["mask_function"])
             case "packed_sequence_mask_function":
                 return Pattern()  # ``packed_rows`` says which sequence a token belongs to
@@ -70,10 +70,14 @@ def packed_rows(mask_function: Callable) -> torch.Tensor | None:
     return next((rows for rows in found if rows is not None), None)
 
 
-def restarts(mask_function: Callable) -> bool:
-    """Whether positions, and with them chunks, count from the first token of each sequence and not of the row."""
-    name = getattr(mask_function, "__qualname__", "")
-    return name.startswith(RESTARTING) or any(map(restarts, _held(mask_function).get("mask_functions", ())))
+def packed_positions(mask_function: Callable) -> torch.Tensor | None:
+    """The position of each token of packed rows that masks count by, (1 or batch, tokens); None where they count from
+    the first token of a row."""
+    held = _held(mask_function)
+    if getattr(mask_function, "__qualname__", "").startswith(REMAPPED):
+        return held["position_ids"]
+    found = (packed_positions(part) for part in held.get("mask_functions", ()))
+    return next((positions for positions in found if positions is not None), None)
 
 
 def _held(function: Callable) -> dict[str, Any]:
