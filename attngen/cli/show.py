@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Show tuned configs and their speed, for SPEC or for everything in the database."""
     from attngen.database import open_database
-    from attngen.report.tunings import named_target, tunings
+    from attngen.report.tunings import named_target, one_or_two, tunings
 
     spec = None if path is None else load_spec(path)
     database = open_database(db)
@@ -52,6 +52,11 @@ def command(
         say(f"nothing is tuned for {what} on {gpu.name}; 'attngen tune SPEC --target {gpu.name}' does that")
     else:
         print_tunings(rows, gpu, spec is not None)
+        for row, two in one_or_two(rows):
+            p, one = row.problem, duration(row.best.median_ms)
+            sizes = f"{p.batch} x {p.seq_q} x {p.seq_k}"
+            both = f"{one} by one kernel and {duration(two)} by two"
+            say(f"{row.kind}, {sizes}: dq, dk and dv take {both}; calls run the faster")
     if trials:
         _print_trials(tried)
     if html is not None:

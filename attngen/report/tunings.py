@@ -98,6 +98,19 @@ def tunings(db: Database, target: Target, spec: Spec | None = None) -> list[Tuni
     return sorted((row for row in rows if row is not None), key=place)
 
 
+def one_or_two(rows: Sequence[Tuning]) -> list[tuple[Tuning, float]]:
+    """Each row of a kernel that makes dq, dk and dv at once, with what two kernels take, where all were measured: calls
+    run the faster."""
+    measured = {row.problem: row.best.median_ms for row in rows if row.best.source == "measured"}
+    pairs = []
+    for row in rows:
+        of_two = [measured.get(replace(row.problem, kernel=kernel)) for kernel in ("backward_kv", "backward_q")]
+        times = [ms for ms in of_two if ms is not None]
+        if row.problem.kernel == "backward_fused" and row.problem in measured and len(times) == len(of_two):
+            pairs.append((row, sum(times)))
+    return pairs
+
+
 def named_target(db: Database, name: str) -> Target:
     """The target called ``name``, also when only the database knows it; its limits are unknown then."""
     if name not in TARGETS and name in db.targets():

@@ -122,6 +122,16 @@ def test_show_the_backward_pass(attngen, tiny, tuned):
     assert "attention backward_q" in attngen("show", "--trials").stdout
 
 
+def test_show_says_which_backward_kernels_run(attngen, tiny, tuned):
+    (first, *_) = (trial for trial in tuned.trials() if trial.source == "measured")
+    times = {"backward_kv": 0.03, "backward_q": 0.02, "backward_fused": 0.04}
+    for n, (kernel, ms) in enumerate(times.items()):
+        assert "calls run the faster" not in attngen("show", tiny).stdout, n
+        tuned.record(first.replace(problem=replace(first.problem, kernel=kernel), median_ms=ms, template=""))
+    text = " ".join(attngen("show", tiny).stdout.split())
+    assert "2 x 1024 x 1024: dq, dk and dv take 40.0 us by one kernel and 50.0 us by two; calls run the faster" in text
+
+
 def test_show_nothing(attngen, tiny):
     result = attngen("show", tiny, "--target", "mi300x")
     assert result.exit_code == 0
