@@ -11,7 +11,6 @@ import triton
 
 from attngen.config import Config
 from attngen.database import Database, open_database
-from attngen.database.trial import Choice
 from attngen.op.descriptor import can_describe
 from attngen.plan import Plan
 from attngen.plan.boxes import is_gluon
@@ -29,6 +28,7 @@ class Chosen:
 
     config: Config
     provenance: str
+    measured_ms: float | None = None  # its time, where that was measured of this bucket on this very kind of GPU
 
 
 class Chooser:
@@ -67,32 +67,22 @@ class Chooser:
 
     def look_up(self, problem: Problem, target: Target, able: Callable[[Config], bool] = lambda config: True) -> Chosen:
         """The config for ``problem`` on ``target``, among those that the caller is ``able`` to use."""
-        found = self._found(problem, target, able)
-        if found is not None:
-            return Chosen(found.config, found.provenance)
-        config = default_config(self.plan, target, problem, able)
-        return Chosen(config, f"default for {target.name}; 'attngen tune' finds a better one")
-
-    def measured_ms(self, problem: Problem) -> float | None:
-        """The time that was measured on this machine's kind of GPU, of the config for ``problem``'s bucket; None where
-        there is none of it."""
-        found = self._found(problem.bucket(), target_here(), lambda config: True)
-        measured = found is not None and found.step == "exact" and found.trial.source == "measured"
-        return found.trial.median_ms if found is not None and measured else None
-
-    def _found(self, problem: Problem, target: Target, able: Callable[[Config], bool]) -> Choice | None:
-        """The database's answer."""
 
         def accept(config: Config) -> bool:
             return able(config) and feasible(self.plan, config, target, problem) is None
 
-        return self._database().lookup(
+        found = self._database().lookup(
             problem,
             target,
             template=partial(template_digest, self.plan.kernel),
             triton=triton.__version__,
             accept=accept,
         )
+        if found is not None:
+            measured = found.step == "exact" and found.trial.source == "measured"
+            return Chosen(found.config, found.provenance, found.trial.median_ms if measured else None)
+        config = default_config(self.plan, target, problem, able)
+        return Chosen(config, f"default for {target.name}; 'attngen tune' finds a better one")
 
     def kernels(self, source: str) -> dict[str, dict[str, bytes]]:
         """What the database has compiled of a source's digest."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from attngen.op.choose import Chooser, target_here
 from attngen.plan.backward import BackwardPlans
-from attngen.plan.kernels import fused_is_faster
 from attngen.plan.space import can_run
+from attngen.plan.space.backward_hopper import fused_is_faster
 from attngen.problem import Problem
 
 
@@ -18,11 +18,13 @@ def fuses(plans: BackwardPlans, choosers: Mapping[str, Chooser], batch: int, seq
     """
     if plans.fused is None or not can_run(plans.fused, target_here()):
         return False
-    measured = {
-        plan.kernel: choosers[plan.kernel].measured_ms(Problem(plan.kernel, plan.kind.digest(), batch, seq_q, seq_k))
+    digest = plans.fused.kind.digest()
+    times = [
+        choosers[plan.kernel].at(Problem(plan.kernel, digest, batch, seq_q, seq_k)).measured_ms
         for plan in (plans.fused, plans.kv, plans.q)
-    }
-    one, *two = measured.values()
-    if one is None or None in two:
+    ]
+    measured = [time for time in times if time is not None]
+    if len(measured) < len(times):
         return fused_is_faster(plans.fused, target_here(), batch, seq_q, seq_k)
-    return one < sum(time for time in two if time is not None)
+    one, *two = measured
+    return one < sum(two)

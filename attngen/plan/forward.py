@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from attngen.errors import NotGeneratedError
@@ -36,6 +37,7 @@ class ForwardPlan(AttentionPlan):
         return int(min(left)), int(min(right))
 
 
+@lru_cache(maxsize=256)
 def plan_forward(kind: Kind) -> ForwardPlan:
     """The plan of ``kind``'s forward kernel; NotGeneratedError for fields whose kernels do not exist yet."""
     if kind.select is not None and kind.select.top_k is not None:

@@ -22,8 +22,6 @@ from attngen.plan.space.common import why_no_float8
 from attngen.spec.model import Kind
 from attngen.target import Target
 
-FUSED_BLOCK = 128  # keys of a program that makes all gradients
-FUSED_SPANS = 2  # windows that a sequence is long: in a shorter one most blocks of keys would wait for the first
 GATHERED_HEADS = 8  # that share a list of blocks: so many and more are attended to as they are
 
 
@@ -91,14 +89,6 @@ def index_dtype(kind: Kind, target: Target) -> IndexDtype:
     """In which a kind's keys are scored: as the spec says, but where a GPU has no FP8, in bfloat16."""
     dtype = indexer_of(kind).dtype
     return "bfloat16" if dtype == "float8_e4m3" and why_no_float8(target) else dtype
-
-
-def fused_is_faster(fused: BackwardPlan, target: Target, batch: int, seq_q: int, seq_k: int) -> bool:
-    """Whether one kernel that makes all gradients should be the faster one, where no times of both were measured."""
-    span = plan_forward(fused.kind).span
-    assert span is not None
-    programs = -(-seq_k // FUSED_BLOCK) * fused.kind.heads.kv * batch
-    return min(seq_q, seq_k) >= FUSED_SPANS * sum(span) and programs >= target.sms
 
 
 def backward_plans_for(kind: Kind, target: Target) -> tuple[BackwardPlan, ...]:

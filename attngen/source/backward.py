@@ -187,10 +187,10 @@ def _common(plan: BackwardPlan, config: Config, own: list[Parameter]) -> dict[st
     tensor = partial(_described, plan, config) if hopper else partial(_strided, plan)
     taken = [tensor(name) for name in strided if name not in results]
     taken += own
-    in_turn = ["dq"] if plan.kernel == "backward_fused" else []
-    taken += [tensor(name) for name in results if name not in in_turn]
-    for name in in_turn:
-        taken += [_strided(plan, name), *(Parameter(f"stride_{name}{axis}") for axis in across), SUMS_SO_FAR, TURNS]
+    fused = plan.kernel == "backward_fused"
+    taken += [tensor(name) for name in results if not (fused and name == "dq")]
+    if fused:  # blocks of keys add to dq in turn
+        taken += [_strided(plan, "dq"), *(Parameter(f"stride_dq{axis}") for axis in across), SUMS_SO_FAR, TURNS]
     for read in () if hopper else plan.learned:
         name, comment = SUMS[plan.kernel]
         taken.append(Parameter(f"{name}_{read.index}_ptr", f"{comment} {read.argument}"))

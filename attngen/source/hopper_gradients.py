@@ -20,7 +20,6 @@ from attngen.source.text import LINE_LENGTH
 
 POSITIONS = ("offset", "key_first", "key_end", "prefix")  # of a sequence, as ``locate`` finds them
 OF_DOCUMENT = ("seq_q", "seq_k", "first_query", "first_key")  # its sizes, and where it begins
-VALID = "(j >= key_first) & (j < key_end)"
 SYMBOLS = ("query_first", "i_first", "i_last")  # that bounds of loops may do without
 
 
@@ -32,9 +31,8 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     columns = ("i", "position") if by_key else ("j", "key")
     visible = [_relative(gluon(line), *columns) for line in common["visible_lines"]]
     if shape.fused:
-        bounds.append(
-            Assignment("row_end", f"gl.where({VALID}, row_end, position)", "dq takes no key that is not valid")
-        )
+        valid = "(j >= key_first) & (j < key_end)"
+        bounds.append(Assignment("row_end", f"gl.where({valid}, row_end, position)", "others weigh nothing in dq"))
     scores, products = _lines(common["score_lines"]), _lines(common["gradient_lines"])
     loops = [_in_gluon(loop) for loop in common["loops"]]
     arguments = arguments_of_callers(plan, common)
@@ -54,10 +52,6 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     hidden_names += _used(hidden_texts, ["seq_q"], {"query_end": ["seq_q"]} if by_key else {})
     hidden_names += ["offset"] if not by_key and "offset" not in hidden_names and _has(hidden_texts, "i") else []
     scored_texts = scores + products
-
-    seen = _in_gluon(loop_of(plan_forward(plan.kind).loops[0])) if shape.fused else {}
-    seen_texts = [seen[edge] for edge in ("outer_first", "outer_end")] if shape.fused else []
-    block_names = ["offset", *_used(seen_texts, ["key_first", "key_end"])]
 
     needed = {"offset", *range_names, *edge_names, *hidden_names}
     needed |= {"key_first", "key_end"} if by_key else {"key_end"}  # to clear what is no valid key
@@ -99,14 +93,15 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
         partitions = [Role("make_dv", make_dv), Role("make_dk", make_dk)]
         partitions.append(Role("produce", produce, 1, "PRODUCER_REGISTERS"))
     elif shape.fused:
+        seen = _in_gluon(loop_of(plan_forward(plan.kind).loops[0]))
         added = ["dq_ptr", "stride_dqb", "stride_dqh", "stride_dqs", "sums_ptr", "ds_tiles", "turn"]
         consume = [*results, *added, *buffers, *rows, *full, *locate, *callers]
         awaiting, passing = ["turn", "turns_ptr", *locate], ["turns_ptr", *locate]
         extra = {
             "part_width": shape.part_width(plan),
-            "block_names": block_names,
-            "seen_first": seen_texts[0],
-            "seen_end": seen_texts[1],
+            "block_names": ["offset", *_used([seen["outer_first"], seen["outer_end"]], ["key_first", "key_end"])],
+            "seen_first": seen["outer_first"],
+            "seen_end": seen["outer_end"],
             "await_names": awaiting,
             "pass_names": passing,
         }

@@ -1,5 +1,7 @@
 """When one kernel makes the gradients of q, k and v."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -78,15 +80,24 @@ def test_what_is_wanted_alone_has_its_own_kernel(of_queries):
     assert (found.queries is not None, found.keys is not None) == (of_queries, not of_queries)
 
 
+def times_are(monkeypatch, named):
+    look_up = Chooser.look_up
+
+    def measured(self, problem, *given):
+        return replace(look_up(self, problem, *given), measured_ms=named.get(problem.kernel))
+
+    monkeypatch.setattr(Chooser, "look_up", measured)
+
+
 @pytest.mark.parametrize(("times", "one"), [((3.0, 2.0, 1.5), True), ((3.0, 1.0, 1.5), False)])
 @pytest.mark.parametrize("lengths", [(600, 600), (100, 100)])
 def test_what_was_measured_comes_before_the_rule(monkeypatch, times, one, lengths):
     named = dict(zip(("backward_fused", "backward_kv", "backward_q"), times, strict=True))
-    monkeypatch.setattr(Chooser, "measured_ms", lambda self, problem: named[problem.kernel])
+    times_are(monkeypatch, named)
     assert (prepared(lengths=lengths).fused is not None) == one
     kernels = [plan.kernel for plan in KindOp("spec", WINDOW, "sqlite://").gradient_plans(BATCH, *lengths)]
     assert kernels == ["backward_rows", *(["backward_fused"] if one else ["backward_kv", "backward_q"])]
-    monkeypatch.setattr(Chooser, "measured_ms", lambda self, problem: {**named, "backward_q": None}[problem.kernel])
+    times_are(monkeypatch, {**named, "backward_q": None})
     assert (prepared(lengths=lengths).fused is not None) == (lengths == (600, 600))
 
 
@@ -95,11 +106,10 @@ def test_times_of_this_gpu_and_these_sizes_alone_are_measured_ones(tmp_path):
     assert plan is not None
     db = open_database(f"sqlite:///{tmp_path / 'tunings.sqlite'}")
     at = Problem(plan.kernel, WINDOW.digest(), BATCH, 600, 600).bucket()
-    chooser = Chooser(plan, db)
-    assert chooser.measured_ms(at) is None
+    assert Chooser(plan, db).at(at).measured_ms is None
     config = default_config(plan, get_target("h100"))
     for changes in ({"target": "h200"}, {"source": "model"}, {"at": Problem(at.kernel, at.digest, BATCH, 4096, 4096)}):
         db.record(trial(1.0, **{"at": at, "config": config, **changes}))
-        assert chooser.measured_ms(at) is None
+        assert Chooser(plan, db).at(at).measured_ms is None
     db.record(trial(2.0, at=at, config=config))
-    assert chooser.measured_ms(at) == 2.0
+    assert Chooser(plan, db).at(at).measured_ms == 2.0

@@ -112,7 +112,7 @@ def boundaries(rows: torch.Tensor) -> torch.Tensor:
 def chunks_begin(ends: torch.Tensor, rows: Any, mask_function: Any, pattern: Pattern | None) -> bool | None:
     """Whether a chunk begins where each packed sequence does, by the positions that masks count by."""
     positions = packed_positions(mask_function)
-    if pattern is None or pattern.chunk is None or positions is None:
+    if positions is None or pattern is None or pattern.chunk is None:
         return None
     first = positions.expand(rows.shape).flatten()[ends[:-1].long()]
     return not bool((first % pattern.chunk).any())

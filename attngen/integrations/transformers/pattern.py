@@ -14,7 +14,6 @@ from attngen.spec.kind import causal_window
 from attngen.spec.model import HeadDim, Heads, Kind, Window
 
 MODULE = "transformers.masking_utils"
-REMAPPED = "remap_positions_for_packed_sequence"  # what counts by position_ids where rows are packed
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def _read(function: Callable) -> Pattern:
                 return Pattern(chunk=held["chunk_size"])
             case "and_masks.<locals>.and_mask":
                 return _all(_read(part) for part in held["mask_functions"])
-            case _ if name.startswith(REMAPPED):
+            case "remap_positions_for_packed_sequence":  # counts by position_ids where rows are packed
                 return _read(held["mask_function"])
             case "packed_sequence_mask_function":
                 return Pattern()  # ``packed_rows`` says which sequence a token belongs to
@@ -63,21 +62,22 @@ def _read(function: Callable) -> Pattern:
 
 def packed_rows(mask_function: Callable) -> torch.Tensor | None:
     """The number of each token's sequence in its row, (batch, tokens), where rows are packed with several."""
-    held = _held(mask_function)
-    if "packed_sequence_mask" in held:
-        return held["packed_sequence_mask"]
-    found = (packed_rows(part) for part in held.get("mask_functions", ()))
-    return next((rows for rows in found if rows is not None), None)
+    return _held_within(mask_function, "packed_sequence_mask")
 
 
 def packed_positions(mask_function: Callable) -> torch.Tensor | None:
     """The position of each token of packed rows that masks count by, (1 or batch, tokens); None where they count from
     the first token of a row."""
+    return _held_within(mask_function, "position_ids")
+
+
+def _held_within(mask_function: Callable, name: str) -> torch.Tensor | None:
+    """What a mask function, or one of those that it is composed of, holds by this name."""
     held = _held(mask_function)
-    if getattr(mask_function, "__qualname__", "").startswith(REMAPPED):
-        return held["position_ids"]
-    found = (packed_positions(part) for part in held.get("mask_functions", ()))
-    return next((positions for positions in found if positions is not None), None)
+    if name in held:
+        return held[name]
+    found = (_held_within(part, name) for part in held.get("mask_functions", ()))
+    return next((value for value in found if value is not None), None)
 
 
 def _held(function: Callable) -> dict[str, Any]:

@@ -18,6 +18,9 @@ from attngen.problem import Problem
 from attngen.target import Target
 
 OTHER_REGISTERS = 32  # of a thread: addresses, bounds, and what is on its way
+FUSED_KEYS = 2 * ROWS  # of a program that makes all gradients
+FUSED_QUERIES = 64  # of a tile of theirs
+FUSED_SPANS = 2  # windows that a sequence is long: in a shorter one most blocks of keys would wait for the first
 FUSED_WIDTH = 128  # of q, k and v: narrower heads would exchange more for each product, wider ones have no registers
 SMALL_WINDOW = 256  # keys: so few tiles that leaving out those that a warpgroup does not see matters most
 
@@ -67,6 +70,14 @@ def why_not_fused(plan: BackwardPlan, target: Target) -> str | None:
     if _in_small_window(plan):
         return f"it is for windows of more than {SMALL_WINDOW} keys"
     return None
+
+
+def fused_is_faster(plan: BackwardPlan, target: Target, batch: int, seq_q: int, seq_k: int) -> bool:
+    """Whether ``hopper_fused`` should be faster than two kernels, where no times of both were measured."""
+    span = plan_forward(plan.kind).span
+    assert span is not None
+    programs = -(-seq_k // FUSED_KEYS) * plan.kind.heads.kv * batch
+    return min(seq_q, seq_k) >= FUSED_SPANS * sum(span) and programs >= target.sms
 
 
 def _columns(plan: BackwardPlan) -> int:
@@ -121,8 +132,8 @@ def parameters_fused(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...
     """The tunables of ``hopper_fused`` with their choices."""
     return (
         Parameter("schedule", ("hopper_fused",)),
-        Parameter("BLOCK_M", (64,)),
-        Parameter("BLOCK_N", (2 * ROWS,)),
+        Parameter("BLOCK_M", (FUSED_QUERIES,)),
+        Parameter("BLOCK_N", (FUSED_KEYS,)),
         Parameter("num_warps", (4,)),
         Parameter("num_stages", (2, 3)),
         _together(plan),
@@ -210,7 +221,8 @@ def preferences_wide(plan: BackwardPlan, target: Target, problem: Problem | None
 
 def preferences_fused(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
-    return [_preference(plan, "hopper_fused", {"BLOCK_M": 64, "BLOCK_N": 2 * ROWS}, stages) for stages in (3, 2)]
+    tile = {"BLOCK_M": FUSED_QUERIES, "BLOCK_N": FUSED_KEYS}
+    return [_preference(plan, "hopper_fused", tile, stages) for stages in (3, 2)]
 
 
 def preferences_window(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
