@@ -13,6 +13,7 @@ from attngen.plan.work import ELEMENT_BYTES
 MOST_ACCUMULATED = 256  # columns of dk and dv together for which one warpgroup has registers
 WEIGHT_BUFFERS = 2  # tiles of weights, or of scores' gradients, that warpgroups take from each other
 WINDOW_REGISTERS = 168  # of a thread, where three programs share a multiprocessor
+WRITTEN_BYTES = 2  # of an element of dq, which threads pass to each other where it is written
 ROW_BYTES = 8  # of what a tile of queries has in the workspace: its log_sum and its delta
 
 
@@ -69,7 +70,8 @@ class HopperGradientShape:
         passed = WEIGHT_BUFFERS if self.wide else WEIGHT_BUFFERS * self.consumers if self.fused else 0
         weights = passed * ROWS * self.block_m * ELEMENT_BYTES[plan.kind.dtype]
         passing = self.stages * self.block_m * (columns + ROW_BYTES)
-        return self.block_n * columns + passing + weights + BARRIER_BYTES
+        written = WRITTEN_BYTES * self.block_m * plan.qk_chunks[0].width if self.fused else 0
+        return self.block_n * columns + passing + weights + written + BARRIER_BYTES
 
     def part_width(self, plan: BackwardPlan) -> int:
         """Columns of dq that a warpgroup makes where dq is made beside dk and dv."""

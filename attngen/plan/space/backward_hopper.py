@@ -193,7 +193,8 @@ def preferences(plan: BackwardPlan, target: Target, problem: Problem | None) -> 
     by_key = plan.by_key
     narrow, small_window = _columns(plan) <= MOST_ACCUMULATED // 2, _in_small_window(plan)
     if not by_key and not narrow:
-        tiles = [(2 * ROWS, 64, 2)]
+        dense = _is_bare(plan) and not small_window and not plan.kind.documents
+        tiles = [(3 * ROWS, 64, 4)] if dense else []
     elif not narrow:
         tiles = [(2 * ROWS, 64, 3)]
     elif not _is_bare(plan):
