@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from attngen.database import Database
-from attngen.errors import CallError, did_you_mean
+from attngen.errors import CallError, did_you_mean, one_of
 from attngen.op.blocks import BlockOp
 from attngen.op.branches import BranchedOp
 from attngen.op.kind import KindOp
@@ -17,7 +17,7 @@ from attngen.op.sparse import SparseOp
 from attngen.plan.kernels import selects_keys
 from attngen.plan.listed import selects_blocks
 from attngen.spec import load_spec
-from attngen.spec.model import EXTERNAL, Dtype, Kind, Spec
+from attngen.spec.model import DTYPES, EXTERNAL, Dtype, Kind, Spec
 
 Database_ = Database | str | None
 Op = KindOp | SparseOp | BlockOp | BranchedOp
@@ -28,9 +28,13 @@ def load(spec: str | PathLike[str] | Spec, *, dtype: Dtype | None = None, db: Da
 
     spec: path of a YAML file, or a Spec. dtype: computes in another dtype than the spec's. db: where tuned configs
     are looked up, a SQLAlchemy URL or file; default ATTNGEN_DB, else the user's own. Raises SpecError, with file, line
-    and column, for a spec that is wrong.
+    and column, for a spec that is wrong; CallError for what is no spec, and no dtype's name.
     """
+    if dtype is not None and dtype not in DTYPES:
+        raise CallError(f"dtype is {dtype!r}; {one_of(DTYPES)} would be right")
     if not isinstance(spec, Spec):
+        if not isinstance(spec, str | PathLike):
+            raise CallError(f"a spec is the path of a YAML file, or a Spec; this is a {type(spec).__name__}")
         spec = load_spec(spec)
     return Attention(spec if dtype is None else spec.with_dtype(dtype), db)
 

@@ -17,8 +17,16 @@ from attngen.plan.backward import why_no_backward
 
 
 def records_gradients(tensors: Sequence[Any]) -> bool:
-    """Whether PyTorch will differentiate a call of these."""
+    """Whether PyTorch will differentiate a call of these; NotGeneratedError for forward-mode derivatives, of which
+    operators would make zeros."""
+    if not torch.compiler.is_compiling() and any(isinstance(x, torch.Tensor) and has_tangent(x) for x in tensors):
+        raise NotGeneratedError("forward-mode derivatives (torch.func.jvp, forward_ad) are not generated")
     return torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in tensors)
+
+
+def has_tangent(tensor: torch.Tensor) -> bool:
+    """Whether forward-mode differentiation is on its way through it."""
+    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def trained_operator(name: str, forward: Implementation, db: Database | str | None) -> Callable:
@@ -72,8 +80,10 @@ class Recorded(Autograd):
         self._places = [names.index(name) for name in made.names]  # of what has a gradient, among the inputs
         self._count = len(names)
         self._operator = operator
+        self._check = made.check
 
     def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        self._check([bool(ctx.needs_input_grad[place]) for place in self._places])
         kept = [x if isinstance(x, torch.Tensor) else None for x in inputs]
         ctx.numbers = [None if isinstance(x, torch.Tensor) else x for x in inputs]
         ctx.save_for_backward(*kept, *output)

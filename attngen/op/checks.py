@@ -9,6 +9,7 @@ import torch
 
 from attngen.errors import CallError, did_you_mean, one_of
 from attngen.plan.attention import AttentionPlan
+from attngen.spec.model import DTYPES
 
 ALWAYS_OPTIONAL = ("offsets", "key_range")
 MAX_STRIDE = 2**22  # elements from one key to the next; kernels multiply it by a tile's keys in 32 bits
@@ -73,10 +74,8 @@ def check_call(
         if tensor.dim() != 4:
             raise CallError(f"{name} has shape {_shape(tensor)}; (batch, heads, sequence, dim) is needed")
         if tensor.dtype != getattr(torch, kind.torch_dtype):
-            raise CallError(
-                f"{name} is {_dtype(tensor)}; the spec says {kind.dtype}: convert it, or load the spec with "
-                f"dtype='{_dtype(tensor)}'"
-            )
+            other = f", or load the spec with dtype='{_dtype(tensor)}'" if _dtype(tensor) in DTYPES else ""
+            raise CallError(f"{name} is {_dtype(tensor)}; the spec says {kind.dtype}: convert it{other}")
         if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
             raise CallError(
                 f"{name} has stride {tensor.stride(-1)} in its last dimension; 1 is needed: call contiguous()"

@@ -70,6 +70,17 @@ class Gradients:
         self._elements = None if plans.elements is None else Launchers(plans.elements, db)
         self._kept: Kept[Prepared] = Kept()
 
+    def check(self, wanted: Sequence[bool]) -> None:
+        """NotGeneratedError for gradients that are ``wanted`` and that no kernel makes; on a CPU too, so that what
+        trains there does on a GPU."""
+        asked = self._asked(wanted)
+        reads = [read for read in self._learned if read.argument in asked and read.along in OF_PAIRS]
+        if self.kind.documents and reads:
+            raise NotGeneratedError(
+                f"kind '{self.kind.name}': the gradient of '{reads[0].argument}', whose place depends on the query and "
+                "the key, is not generated for packed documents"
+            )
+
     def cuda(self, dout: Tensor, dlse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> list[Tensor]:
         """By kernels."""
         out, lse, *extras, wanted = rest
@@ -80,6 +91,7 @@ class Gradients:
         if prepared is None:
             prepared = self._kept.keep(key, self._prepare(call, wanted))
         reads, keep = prepared.reads, {"keep_dlse": prepared.keep_dlse, "sink_shares": prepared.of_sink}
+        dlse = None if dlse is None else dlse.contiguous()  # autograd gives sums' as one number, and permuted ones
         rows = prepared.rows(out, call.dout, lse, dlse, given.get("sink"), **keep)
         made: dict[str, Tensor] = {}
         sums: dict[int, Tensor] = {}
@@ -124,16 +136,10 @@ class Gradients:
         return {name for name, want in zip(self.names, wanted, strict=True) if want}
 
     def _prepare(self, call: Call, wanted: Sequence[bool]) -> Prepared:
-        """What makes the gradients that are ``wanted``; NotGeneratedError for those of packed documents that nothing
-        does."""
+        """What makes the gradients that are ``wanted``."""
         asked = self._asked(wanted)
         reads = {read.index: read for read in self._learned if read.argument in asked}
         along = {read.along for read in reads.values()}
-        if self.kind.documents and (read := next((r for r in reads.values() if r.along in OF_PAIRS), None)):
-            raise NotGeneratedError(
-                f"kind '{self.kind.name}': the gradient of '{read.argument}', whose place depends on the query and "
-                "the key, is not generated for packed documents"
-            )
         sizes = (call.q.shape[0], call.q.shape[2], call.k.shape[2])
         described = call.can_be_described()
         fused = keys = queries = elements = None

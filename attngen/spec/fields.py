@@ -7,10 +7,9 @@ from typing import Any, Literal, cast
 
 from attngen.spec.document import Fields, Node, Text
 from attngen.spec.expression import Expression, ExpressionError
-from attngen.spec.model import Blocks, BlockSelect, Compress, Indexer, IndexerScale, Latent, Select, Window
+from attngen.spec.model import DTYPES, Blocks, BlockSelect, Compress, Indexer, IndexerScale, Latent, Select, Window
 from attngen.spec.reading import choice, fields, flag, is_integer, is_null, positive, whole, wrong
 
-DTYPES = ("float16", "bfloat16", "float32", "float8_e4m3")
 MAX_HEADS = 1024
 MIN_HEAD_DIM, MAX_HEAD_DIM = 16, 256
 MAX_RANK = 1024

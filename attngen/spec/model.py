@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from attngen.spec.expression import Expression
 
 Dtype = Literal["float16", "bfloat16", "float32", "float8_e4m3"]
+DTYPES: tuple[str, ...] = get_args(Dtype)
 YOUNGER_FIELDS = ("compress", "branches")  # unset, they leave the digest of a kind as it was before there were any
 EXTERNAL = "external"  # a layer that is not attention (linear attention, convolution): no op is made for it
 

@@ -58,7 +58,7 @@ def run(
     out, lse = Launcher(plan_forward(kind), case.config)(**inputs)
     generator = torch.Generator().manual_seed(case.seed + 100)
     dout = torch.randn(out.shape, generator=generator).to(out)
-    dlse = torch.randn(lse.shape, generator=generator).to(lse) if of_lse else None
+    dlse = torch.randn(lse.shape, generator=generator).to(lse).mT.contiguous().mT if of_lse else None
     if case.strided:
         dout = strided(dout)
     most = dict(learned.STRIP_BYTES)

@@ -7,6 +7,7 @@ import torch._dynamo.testing
 import attngen
 from attngen.config import Config
 from attngen.database import Trial, open_database
+from attngen.errors import CallError
 from attngen.op import choose, register
 from attngen.op.launch import signature_of
 from attngen.plan import plan_forward
@@ -203,3 +204,20 @@ def test_configs_for_hopper_need_every_tensor_described(monkeypatch, tmp_path):
             found = config(**{name: tensor})
             assert (found["schedule"], found["loads"]) == ("portable", "pointer")
     assert config()["schedule"] == "hopper"
+
+
+WRONG_LOADS = {
+    "a dtype of PyTorch": (
+        {"dtype": torch.float16},
+        r"^dtype is torch.float16; float16, bfloat16, float32 or float8_e4m3 would be right$",
+    ),
+    "a dtype of no kernel": ({"dtype": "float64"}, r"^dtype is 'float64'; float16, .* would be right$"),
+    "a dict": ({"spec": {"heads": 4}}, r"^a spec is the path of a YAML file, or a Spec; this is a dict$"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_LOADS)
+def test_wrong_loads(name):
+    given, message = WRONG_LOADS[name]
+    with pytest.raises(CallError, match=message):
+        attngen.load(**{"spec": parse_spec("{heads: 4, head_dim: 64}"), **given})

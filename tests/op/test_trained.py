@@ -159,3 +159,13 @@ def test_kinds_without_a_backward_pass_say_so():
     out, _ = made(q, q, q, scale, torch.ones(1), torch.ones(1))
     with pytest.raises(NotGeneratedError, match=r"is in float8_e4m3, and has no backward pass; train in bfloat16"):
         out.sum().backward()
+
+
+def test_what_no_kernel_makes_is_refused_on_a_cpu_too():
+    fields = "heads: 2, head_dim: 16, dtype: float32, causal: true, documents: true"
+    attn = attngen.load(parse_spec("{name: packed, " + fields + ", score: 's + bias[h, i - j]'}"))
+    q, bias = torch.randn(7, 2, 16), torch.zeros(2, 7)
+    given = {"q": q, "k": q, "v": q, "cu_seqlens_q": torch.tensor([0, 3, 7], dtype=torch.int32)}
+    assert torch.isfinite(attn(**given, bias=bias, layer=0)).all()
+    with pytest.raises(NotGeneratedError, match=r"the gradient of 'bias'.* is not generated for packed documents$"):
+        attn(**given, bias=bias.requires_grad_(), layer=0)

@@ -38,6 +38,18 @@ def twice(attn):
     first.sum().backward()
 
 
+def forward_mode(attn):
+    given = tensors()
+    torch.func.jvp(lambda q: attn.plain(**{**given, "q": q}), (given["q"],), (torch.ones_like(given["q"]),))
+
+
+def dual(attn):
+    given = tensors()
+    with torch.autograd.forward_ad.dual_level():
+        given["v"] = torch.autograd.forward_ad.make_dual(given["v"], torch.ones_like(given["v"]))
+        attn.plain(**given)
+
+
 WRONG = [
     ("q is no tensor", call("plain", q=[[1.0]]), "'q' is list; a torch.Tensor is needed"),
     ("k is no tensor", call("plain", k=None), "'k' is NoneType; a torch.Tensor is needed"),
@@ -60,7 +72,7 @@ WRONG = [
     (
         "dtype of v",
         call("plain", v=tensors()["v"].double()),
-        "v is float64; the spec says float32: convert it, or load the spec with dtype='float64'",
+        "v is float64; the spec says float32: convert it",
     ),
     ("device of k", call("plain", k=tensors()["k"].to("meta")), "'k' is on meta and q on cpu; one device is needed"),
     ("device of q", call("plain", q=tensors()["q"].to("meta")), "'k' is on cpu and q on meta; one device is needed"),
@@ -235,6 +247,12 @@ WRONG = [
         twice,
         "kind 'plain': gradients of gradients are not generated",
     ),
+    (
+        "forward-mode derivatives",
+        forward_mode,
+        "forward-mode derivatives (torch.func.jvp, forward_ad) are not generated",
+    ),
+    ("a dual tensor", dual, "forward-mode derivatives (torch.func.jvp, forward_ad) are not generated"),
 ]
 
 
