@@ -12,6 +12,7 @@ from transformers.masking_utils import sdpa_mask
 
 from attngen.errors import CallError
 from attngen.integrations.transformers.masks import (
+    describe_in_graph,
     describe_mask_call,
     is_descriptor,
     mask_call,
@@ -91,12 +92,13 @@ def test_one_query_in_a_chunk_beside_a_cache_that_has_let_keys_go(kv_offset):
     for q_offset in range(kv_offset, kv_offset + 5):  # the keys that a static cache has not filled come after it
         arguments = dict(batch_size=2, mask_function=function, **lengths, q_offset=q_offset, kv_offset=kv_offset)
         expected = sdpa_mask(**arguments, allow_is_causal_skip=False)
-        made = describe_mask_call(**arguments)
-        mask = within_chunk(read_mask(made.clone(), 0), made, 4)
-        for b in range(2):
-            kind = Kind("k", Heads(1, 1), HeadDim(16, 16), causal=True)
-            seen = visible(kind, 1, 5, batch=b, offsets=mask.offsets, key_range=mask.key_range)
-            assert torch.equal(seen, expected[b, 0]), q_offset
+        in_graph = describe_in_graph(**arguments, attention_mask=None, device="cpu")
+        for made in (describe_mask_call(**arguments), in_graph):
+            mask = within_chunk(read_mask(made.clone(), 0), made, 4, 5)
+            for b in range(2):
+                kind = Kind("k", Heads(1, 1), HeadDim(16, 16), causal=True)
+                seen = visible(kind, 1, 5, batch=b, offsets=mask.offsets, key_range=mask.key_range)
+                assert torch.equal(seen, expected[b, 0]), q_offset
 
 
 @pytest.mark.parametrize("padding", PADDING)

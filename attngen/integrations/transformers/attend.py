@@ -13,6 +13,7 @@ from attngen.errors import CallError, one_of
 from attngen.integrations.transformers.checks import (
     INDICES,
     check_first_key,
+    check_in_graph,
     check_layer,
     check_lists,
     check_packed,
@@ -60,9 +61,11 @@ class Attend:
             out = self._over_lists(op.kind, layer, module, (query, key, value), attention_mask, keywords)
         else:
             mask = self._requested(op.kind, layer, attention_mask, keywords)
+            if torch.compiler.is_compiling() and self._first(op.kind) == layer:
+                check_in_graph(op.kind, layer, mask, query.shape[2], keywords)
             if op.kind.chunk is not None and query.shape[2] == 1 and mask.first_key != 0:
                 # A cache that has let older keys go need not begin with a chunk: one query's has two bounds instead.
-                mask = within_chunk(mask, attention_mask, op.kind.chunk)
+                mask = within_chunk(mask, attention_mask, op.kind.chunk, key.shape[2])
                 op = self.attention(query.dtype, chunk=None).op(layer)
             check_first_key(op.kind, layer, mask.first_key)
             extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
@@ -116,6 +119,10 @@ class Attend:
         check_first_key(kind, layer, mask.first_key)
         return mask
 
+    def _first(self, kind: Kind) -> int:
+        """The first layer of a kind, which asserts for all of them."""
+        return self.spec.layer_kinds.index(kind.name)
+
     def _requested(self, kind: Kind, layer: int, attention_mask: Any, keywords: Mapping[str, Any]) -> Mask:
         mask = read_mask(attention_mask, layer)
         check_request(kind, layer, mask.pattern, keywords, self.strict)
@@ -132,8 +139,11 @@ class Attend:
             spec = replace(self.spec, kinds=tuple(replace(kind, **changes) for kind in self.spec.kinds))
             loaded = load(spec, dtype=DTYPES[dtype], db=self._db)  # type: ignore[arg-type]
             self._loaded[key] = loaded
+            # Now: a compiler cannot make ops in the middle of a graph.
             if not changes and any(kind.chunk is not None for kind in self.spec.kinds):
-                self.attention(dtype, chunk=None)  # now: a compiler cannot make them in the middle of a graph
+                self.attention(dtype, chunk=None)
+            if not changes and not any(selects_keys(kind) for kind in self.spec.kinds):
+                self.attention(dtype, documents=True)
         return loaded
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from attngen.errors import CallError
+from attngen.integrations.transformers.masks import MOVED, Mask, assert_in_graph
 from attngen.integrations.transformers.pattern import Pattern
 from attngen.plan.kernels import selects_keys
 from attngen.spec import EXTERNAL, Kind, Spec
 from attngen.spec.describe import describe_mask
+from attngen.spec.model import Window
 
+WINDOW = "sliding_window"  # transformers' name for how many keys a window has on each side, a query's own among them
 INDICES = "indices"  # transformers' name for the keys that an indexer selected
 
 # Keywords that change the result and that no op takes.
@@ -46,6 +51,8 @@ def check_request(kind: Kind, layer: int, pattern: Pattern | None, keywords: Map
             raise CallError(f"layer {layer}: the model gives {name}, {meaning}, which is not supported")
     if strict:
         _check_mask(kind, layer, pattern)
+        if pattern is None and torch.compiler.is_compiling():
+            _check_window(kind, layer, keywords)
         _check_score(kind, layer, keywords)
 
 
@@ -103,6 +110,31 @@ def _check_mask(kind: Kind, layer: int, pattern: Pattern | None) -> None:
     if extra or pattern != Pattern(kind.causal, kind.window, kind.chunk):
         asked = "asks for no such thing" if pattern is None else f"asks that a query {pattern}"
         raise CallError(f"layer {layer}: the model {asked}; by the spec's kind '{kind.name}' it {describe_mask(kind)}")
+
+
+def _check_window(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:
+    """In a graph, where no mask function can be read, what the model says of its window."""
+    if WINDOW not in keywords:
+        return
+    size = keywords[WINDOW]
+    window = None if size is None else Window(size - 1, 0 if kind.causal else size - 1)
+    if window != kind.window:
+        asked = f"has a sliding_window of {size}" if size is not None else "has no sliding_window"
+        raise CallError(f"layer {layer}: the model {asked}; by the spec's kind '{kind.name}' it {describe_mask(kind)}")
+
+
+def check_in_graph(kind: Kind, layer: int, mask: Mask, seq_q: int, keywords: Mapping[str, Any]) -> None:
+    """What a graph can but assert, as it runs: that rows hold one sequence each, and that chunks are where they are."""
+    if mask.apart is not None and keywords.get("cu_seq_lens_q") is None:
+        alone = kind.window is not None and kind.window.left == 0  # no token sees the one before
+        between = seq_q - 1 if alone else 0 if kind.chunk is None else (seq_q - 1) // kind.chunk
+        assert_in_graph(
+            mask.apart == between,
+            f"layer {layer}: position_ids start again within a row; in a compiled model packed sequences need "
+            "cu_seq_lens_q, or its layers compiled one by one",
+        )
+    if kind.chunk is not None and mask.key_range is not None:
+        assert_in_graph(mask.key_range[:, 0] == 0, MOVED.format(kind.chunk))
 
 
 def _check_score(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:

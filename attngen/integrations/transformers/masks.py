@@ -13,6 +13,11 @@ from attngen.errors import CallError
 from attngen.integrations.transformers.pattern import Pattern, packed_positions, packed_rows, pattern_of
 
 COLUMNS = 4  # query offset, key offset, first valid key, end of the valid keys; the last two count from the first key
+UNPADDED_COLUMNS = (
+    3  # in a graph, of a call without padding: both offsets, and how many tokens do not see the one before
+)
+HOLES = "attention_mask has padding between tokens; padding at either end is supported"
+MOVED = "attention_mask has padding on the left, which moves chunks of {}; pad on the right"
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,7 @@ class Mask:
     key_range: torch.Tensor | None  # (batch, 2)
     pattern: Pattern | None  # what the model asks for; None where it cannot be known
     first_key: int | None  # position of the first key: above 0 where a cache has let older keys go
+    apart: torch.Tensor | None = None  # in a graph: (batch,) how many tokens do not see the one before
     # Where each sequence begins among the tokens of all rows, if rows are packed; whether a chunk begins there
     # too, None where nothing says so.
     cu_seqlens: torch.Tensor | None = None
@@ -63,10 +69,14 @@ def describe_mask_call(
 
     A tensor, because models pass masks on as such; of four dimensions, because then they take it for a finished mask
     where ``generate`` has asked for it before they do. The attribute spares every layer the work of reading it, and
-    is lost where a hook moves the tensor to another device: the numbers say the same, but for the pattern.
+    is lost where a hook moves the tensor to another device: the numbers say the same, but for the pattern. A graph
+    holds numbers alone (``describe_in_graph``).
     """
-    tracing = torch.compiler.is_compiling()
-    pattern = None if tracing or mask_function is None else pattern_of(mask_function)
+    if torch.compiler.is_compiling():
+        return describe_in_graph(
+            batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, attention_mask, device
+        )
+    pattern = None if mask_function is None else pattern_of(mask_function)
     descriptor = torch.empty((batch_size, COLUMNS), dtype=torch.int32, device=device)
     descriptor[:, 0] = q_offset
     descriptor[:, 1] = kv_offset
@@ -76,7 +86,7 @@ def describe_mask_call(
     if attention_mask is not None:
         valid = valid_keys(attention_mask, kv_length, kv_offset).to(device)
         descriptor[:, 2], descriptor[:, 3], counts = bounds_of(valid)
-        padded = tracing or check_padding(descriptor, counts, kv_length, pattern)
+        padded = check_padding(descriptor, counts, kv_length, pattern)
     if pattern is not None and pattern.chunk is not None and kv_offset and q_length > 1:
         raise CallError(
             f"chunks of {pattern.chunk} beside a cache that has let older keys go are supported for one token at a time"
@@ -88,17 +98,49 @@ def describe_mask_call(
         )
     ends = None if rows is None else boundaries(rows)
     finished = descriptor[:, None, None, :]
-    if not tracing:
-        last_at_end = isinstance(q_offset, int) and q_offset - kv_offset == kv_length - q_length
-        finished.attngen = Mask(  # type: ignore[attr-defined]
-            offsets=None if last_at_end else (descriptor[:, 0] - descriptor[:, 1]),
-            key_range=descriptor[:, 2:].contiguous() if padded else None,
-            pattern=pattern,
-            first_key=kv_offset,
-            cu_seqlens=ends,
-            own_chunks=None if ends is None else chunks_begin(ends, rows, mask_function, pattern),
-        )
+    last_at_end = isinstance(q_offset, int) and q_offset - kv_offset == kv_length - q_length
+    finished.attngen = Mask(  # type: ignore[attr-defined]
+        offsets=None if last_at_end else (descriptor[:, 0] - descriptor[:, 1]),
+        key_range=descriptor[:, 2:].contiguous() if padded else None,
+        pattern=pattern,
+        first_key=kv_offset,
+        cu_seqlens=ends,
+        own_chunks=None if ends is None else chunks_begin(ends, rows, mask_function, pattern),
+    )
     return finished
+
+
+def describe_in_graph(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | torch.Tensor,
+    kv_offset: int,
+    mask_function: Callable | None,
+    attention_mask: torch.Tensor | None,
+    device: torch.device | str,
+) -> torch.Tensor:
+    """The descriptor where a compiler is at work, which knows no values: what they must be is asserted as the graph
+    runs. (batch, 1, 1, 4), or 3 for a call without an attention_mask."""
+    columns = UNPADDED_COLUMNS if attention_mask is None else COLUMNS
+    descriptor = torch.zeros((batch_size, columns), dtype=torch.int32, device=device)
+    descriptor[:, 0] = q_offset
+    descriptor[:, 1] = kv_offset
+    if attention_mask is not None:
+        valid = valid_keys(attention_mask, kv_length, kv_offset).to(device)
+        descriptor[:, 2], descriptor[:, 3], counts = bounds_of(valid)
+        assert_in_graph(descriptor[:, 3] - descriptor[:, 2] == counts, HOLES)
+    elif mask_function is not None and q_length == kv_length:
+        row, token = torch.arange(batch_size, device=device)[:, None], torch.arange(1, q_length, device=device)[None]
+        head = torch.zeros((), dtype=torch.long, device=device)
+        sees = mask_function(row, head, token, token - 1)
+        descriptor[:, 2] = (~sees).expand(batch_size, q_length - 1).sum(1)
+    return descriptor[:, None, None, :]
+
+
+def assert_in_graph(held: torch.Tensor, message: str) -> None:
+    """RuntimeError when the graph runs, unless all of ``held``; on a GPU without a synchronisation."""
+    torch._assert_async(held.all(), message)
 
 
 def boundaries(rows: torch.Tensor) -> torch.Tensor:
@@ -141,17 +183,17 @@ def check_padding(descriptor: torch.Tensor, counts: torch.Tensor, kv_length: int
     flags = torch.stack([(end - first != counts).any(), (counts < kv_length).any(), (first > 0).any()])
     holes, padded, left = flags.tolist()  # one synchronisation with the GPU
     if holes:
-        raise CallError("attention_mask has padding between tokens; padding at either end is supported")
+        raise CallError(HOLES)
     if left and pattern is not None and pattern.chunk is not None:
-        raise CallError(
-            f"attention_mask has padding on the left, which moves chunks of {pattern.chunk}; pad on the right"
-        )
+        raise CallError(MOVED.format(pattern.chunk))
     return padded
 
 
 def is_descriptor(mask: Any) -> bool:
     """Whether ``mask`` is what ``describe_mask_call`` returns, or was before it lost its attribute."""
-    return isinstance(mask, torch.Tensor) and mask.dtype == torch.int32 and mask.shape[1:] == (1, 1, COLUMNS)
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.int32 or mask.dim() != 4:
+        return False
+    return mask.shape[1:3] == (1, 1) and mask.shape[3] in (UNPADDED_COLUMNS, COLUMNS)
 
 
 def read_mask(mask: Any, layer: int) -> Mask:
@@ -168,13 +210,20 @@ def read_mask(mask: Any, layer: int) -> Mask:
         given = f"a mask of shape {tuple(mask.shape)}" if isinstance(mask, torch.Tensor) else f"{type(mask).__name__}"
         raise CallError(f"layer {layer} was given {given} as its mask; a 2-D attention_mask, or none, is supported")
     descriptor = mask[:, 0, 0]
-    return Mask(descriptor[:, 0] - descriptor[:, 1], descriptor[:, 2:].contiguous(), None, None)
+    offsets = descriptor[:, 0] - descriptor[:, 1]
+    if descriptor.shape[1] == UNPADDED_COLUMNS:
+        return Mask(offsets, None, None, None, apart=descriptor[:, 2])
+    return Mask(offsets, descriptor[:, 2:].contiguous(), None, None)
 
 
-def within_chunk(mask: Mask, descriptor: Any, chunk: int) -> Mask:
+def within_chunk(mask: Mask, descriptor: Any, chunk: int, seq_k: int) -> Mask:
     """``mask`` of one query a sequence, of whose chunk the valid keys are: counted from the first key at hand."""
-    position, first_key, first, end = descriptor[:, 0, 0].unbind(-1)
+    position, first_key = descriptor[:, 0, 0, 0], descriptor[:, 0, 0, 1]
     begin = position // chunk * chunk - first_key
+    if descriptor.shape[3] == UNPADDED_COLUMNS:
+        first, end = torch.zeros_like(begin), torch.full_like(begin, seq_k)
+    else:
+        first, end = descriptor[:, 0, 0, 2], descriptor[:, 0, 0, 3]
     return replace(mask, key_range=torch.stack([torch.maximum(first, begin), end], -1))
 
 
