@@ -124,6 +124,7 @@ def _check_extras(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras:
                 )
             if value.numel() == 0:
                 raise CallError(f"'{argument.name}' is empty, shape {_shape(value)}; at least one element is needed")
+            _check_heads(plan, argument.name, value, heads)
             continue
         if argument.shape in ("scale", "kv scale"):
             _check_scale(argument.name, value, heads if argument.shape == "scale" else k.shape[1])
@@ -139,6 +140,14 @@ def _check_extras(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras:
             "among the keys that were compressed"
         )
     check_placed(batch, q.device, extras.get("offsets"), extras.get("key_range"))
+
+
+def _check_heads(plan: AttentionPlan, name: str, value: torch.Tensor, heads: int) -> None:
+    """CallError for a tensor that is read by head and has more than one, but not all; one is every head's."""
+    for expression in (plan.kind.mask, plan.kind.score):
+        for read, place in () if expression is None else expression.by_head:
+            if read == name and 1 < value.shape[place] < heads:
+                raise CallError(f"'{name}' has {value.shape[place]} heads, shape {_shape(value)}; h is one of {heads}")
 
 
 def _documents(q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any]) -> int:

@@ -69,3 +69,10 @@ class Expression:
     def tensors(self) -> tuple[tuple[str, int], ...]:
         """Names and ranks of the tensors given at call time, sorted."""
         return tuple(sorted({(node.id, len(node.indices)) for node in walk(self.tree) if isinstance(node, Tensor)}))
+
+    @cached_property
+    def by_head(self) -> tuple[tuple[str, int], ...]:
+        """Of tensors that are read by head, the names and which of their indices is ``h``, sorted."""
+        reads = [node for node in walk(self.tree) if isinstance(node, Tensor)]
+        places = {(read.id, n) for read in reads for n, index in enumerate(read.indices) if index == Name("h")}
+        return tuple(sorted(places))

@@ -162,6 +162,11 @@ WRONG = [
         "'bias' has 1 dimensions, shape (9,); the spec indexes 2",
     ),
     (
+        "a bias of too few heads",
+        call("biased", bias=torch.zeros(3, 9)),
+        "'bias' has 3 heads, shape (3, 9); h is one of 4",
+    ),
+    (
         "empty named tensor",
         call("biased", bias=torch.zeros(4, 0)),
         "'bias' is empty, shape (4, 0); at least one element is needed",
