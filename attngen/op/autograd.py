@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from attngen.database import Database
 from attngen.errors import NotGeneratedError
@@ -19,14 +20,19 @@ from attngen.plan.backward import why_no_backward
 def records_gradients(tensors: Sequence[Any]) -> bool:
     """Whether PyTorch will differentiate a call of these; NotGeneratedError for forward-mode derivatives, of which
     operators would make zeros."""
-    if not torch.compiler.is_compiling() and any(isinstance(x, torch.Tensor) and has_tangent(x) for x in tensors):
+    if in_forward_mode() and any(isinstance(x, torch.Tensor) and has_tangent(x) for x in tensors):
         raise NotGeneratedError("forward-mode derivatives (torch.func.jvp, forward_ad) are not generated")
     return torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in tensors)
 
 
+def in_forward_mode() -> bool:
+    """Whether there can be tangents: a tenth of a microsecond, where looking at each tensor takes five."""
+    return getattr(forward_ad, "_current_level", 0) >= 0 and not torch.compiler.is_compiling()
+
+
 def has_tangent(tensor: torch.Tensor) -> bool:
     """Whether forward-mode differentiation is on its way through it."""
-    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
+    return forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def trained_operator(name: str, forward: Implementation, db: Database | str | None) -> Callable:
@@ -83,17 +89,21 @@ class Recorded(Autograd):
         self._check = made.check
 
     def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        self._check([bool(ctx.needs_input_grad[place]) for place in self._places])
+        self._check(self._wanted(ctx))
         kept = [x if isinstance(x, torch.Tensor) else None for x in inputs]
         ctx.numbers = [None if isinstance(x, torch.Tensor) else x for x in inputs]
         ctx.save_for_backward(*kept, *output)
         ctx.set_materialize_grads(False)
 
+    def _wanted(self, ctx: Any) -> list[bool]:
+        """Of what has a gradient, whether it is asked for."""
+        return [bool(ctx.needs_input_grad[place]) for place in self._places]
+
     def _backward(self, ctx: Any, dout: torch.Tensor | None, dlse: torch.Tensor | None) -> tuple[Any, ...]:
         *kept, out, lse = ctx.saved_tensors
         inputs = [number if x is None else x for x, number in zip(kept, ctx.numbers, strict=True)]
         dout = torch.zeros_like(out) if dout is None else dout
-        wanted = [bool(ctx.needs_input_grad[place]) for place in self._places]
+        wanted = self._wanted(ctx)
         qkv, extras = inputs[: len(INPUTS)], inputs[len(INPUTS) :]
         made = self._operator(dout, dlse, *qkv, out, lse, *extras, wanted)
         results: list[Any] = [None] * self._count

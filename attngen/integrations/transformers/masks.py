@@ -13,9 +13,7 @@ from attngen.errors import CallError
 from attngen.integrations.transformers.pattern import Pattern, packed_positions, packed_rows, pattern_of
 
 COLUMNS = 4  # query offset, key offset, first valid key, end of the valid keys; the last two count from the first key
-UNPADDED_COLUMNS = (
-    3  # in a graph, of a call without padding: both offsets, and how many tokens do not see the one before
-)
+UNPADDED_COLUMNS = 3  # in a graph, without padding: both offsets, and how many tokens do not see the one before
 HOLES = "attention_mask has padding between tokens; padding at either end is supported"
 MOVED = "attention_mask has padding on the left, which moves chunks of {}; pad on the right"
 
@@ -218,12 +216,11 @@ def read_mask(mask: Any, layer: int) -> Mask:
 
 def within_chunk(mask: Mask, descriptor: Any, chunk: int, seq_k: int) -> Mask:
     """``mask`` of one query a sequence, of whose chunk the valid keys are: counted from the first key at hand."""
-    position, first_key = descriptor[:, 0, 0, 0], descriptor[:, 0, 0, 1]
+    position, first_key = descriptor[:, 0, 0, :2].unbind(-1)
     begin = position // chunk * chunk - first_key
-    if descriptor.shape[3] == UNPADDED_COLUMNS:
-        first, end = torch.zeros_like(begin), torch.full_like(begin, seq_k)
-    else:
-        first, end = descriptor[:, 0, 0, 2], descriptor[:, 0, 0, 3]
+    if mask.key_range is None:
+        return replace(mask, key_range=torch.stack([begin.clamp_min(0), torch.full_like(begin, seq_k)], -1))
+    first, end = mask.key_range.unbind(-1)
     return replace(mask, key_range=torch.stack([torch.maximum(first, begin), end], -1))
 
 
