@@ -17,7 +17,7 @@ from typing import Literal
 
 from attngen.errors import NotGeneratedError
 from attngen.plan.attention import AttentionPlan
-from attngen.plan.forward import ForwardPlan, loops_of, plan_forward
+from attngen.plan.forward import WIDENING, ForwardPlan, loops_of, plan_forward
 from attngen.plan.keys import Interval
 from attngen.plan.transpose import transposed
 from attngen.spec.learned import Learned, learned_reads
@@ -105,11 +105,11 @@ def plan_backward(kind: Kind) -> BackwardPlans:
 
 
 def in_order(forward: ForwardPlan, of_keys: tuple[Interval, ...]) -> bool:
-    """Whether the blocks of keys that a tile of queries sees are neighbours, and move with the tile: then blocks can
-    add to its gradient in their order, and few wait for others. Every query sees itself."""
+    """Whether the blocks of keys that a tile of queries sees are neighbours: then blocks can add to its gradient in
+    their order, and each waits for the one before it alone."""
     kind = forward.kind
-    bare = kind.mask is None and kind.chunk is None and kind.blocks is None and not kind.documents
-    return bare and forward.span is not None and len(of_keys) == 1
+    others = ("mask", "chunk", "blocks", "documents", "dilation", *WIDENING)
+    return len(forward.loops) == len(of_keys) == 1 and not any(getattr(kind, field) for field in others)
 
 
 def backward_plans(kind: Kind) -> tuple[BackwardPlan, ...]:

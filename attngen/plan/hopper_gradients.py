@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from attngen.config import Config
 from attngen.plan.backward import BackwardPlan
 from attngen.plan.boxes import Box
+from attngen.plan.forward import plan_forward
 from attngen.plan.hopper import BARRIER_BYTES, CONSUMER_REGISTERS, ENTRY_REGISTERS, MOST_SHARED, ROWS
 from attngen.plan.work import ELEMENT_BYTES
 
@@ -30,12 +31,17 @@ class HopperGradientShape:
     wide: bool  # one warpgroup makes dv, the other dk
     window: bool  # one warpgroup loads and computes; several programs share a multiprocessor
     fused: bool  # dq is made too; tiles of queries come last first
+    heads_inside: int  # of those that share the keys, of which a tile comes before the next tile of each
+    blocks_together: int  # neighbouring blocks of a head that begin one after another
+    short_blocks: int  # the last of a sequence, which fewer queries see than others
 
     @classmethod
     def of(cls, plan: BackwardPlan, config: Config) -> HopperGradientShape:
         block_m, block_n, stages = (int(config[name] or 0) for name in ("BLOCK_M", "BLOCK_N", "num_stages"))
         wide, window = (config["schedule"] == schedule for schedule in ("hopper_wide", "hopper_window"))
         value_stages = stages
+        fused = plan.kernel == "backward_fused"
+        span = plan_forward(plan.kind).span if fused else None
         if plan.kernel == "backward_q" and _query_bytes(plan, block_m, block_n, stages, stages) > MOST_SHARED:
             value_stages = stages - 1
         return cls(
@@ -44,10 +50,13 @@ class HopperGradientShape:
             block_n=block_n,
             stages=stages,
             value_stages=value_stages,
-            ahead=wide or plan.kernel == "backward_fused" or bool(config.get("AHEAD")),
+            ahead=wide or fused or bool(config.get("AHEAD")),
             wide=wide,
             window=window,
-            fused=plan.kernel == "backward_fused",
+            fused=fused,
+            heads_inside=plan.kind.heads.group if fused and span is None else 1,
+            blocks_together=int(config.get("BLOCKS_TOGETHER") or 1),
+            short_blocks=0 if span is None else -(-span[0] // block_n),
         )
 
     @property

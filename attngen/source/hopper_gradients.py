@@ -29,10 +29,14 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     by_key = plan.by_key
     bounds = [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
     columns = ("i", "position") if by_key else ("j", "key")
-    visible = [_relative(gluon(line), *columns) for line in common["visible_lines"]]
+    visible = [gluon(line) for line in common["visible_lines"]]
     if shape.fused:
-        valid = "(j >= key_first) & (j < key_end)"
-        bounds.append(Assignment("row_end", f"gl.where({valid}, row_end, position)", "others weigh nothing in dq"))
+        valid, end = "(j >= key_first) & (j < key_end)", "row_end"
+        if not any(bound.name == end for bound in bounds):
+            end = "query_end"
+            visible = [re.sub(r"\bquery_end\b", "row_end[:, None]", line) for line in visible]
+        bounds.append(Assignment("row_end", f"gl.where({valid}, {end}, position)", "others weigh nothing in dq"))
+    visible = [_relative(line, *columns) for line in visible]
     scores, products = _lines(common["score_lines"]), _lines(common["gradient_lines"])
     loops = [_in_gluon(loop) for loop in common["loops"]]
     arguments = arguments_of_callers(plan, common)
@@ -94,13 +98,15 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
         partitions.append(Role("produce", produce, 1, "PRODUCER_REGISTERS"))
     elif shape.fused:
         seen = _in_gluon(loop_of(plan_forward(plan.kind).loops[0]))
+        seen_bounds = [seen["outer_first"], seen["outer_end"]]
         added = ["dq_ptr", "stride_dqb", "stride_dqh", "stride_dqs", "sums_ptr", "ds_tiles", "turn"]
         consume = [*results, *added, *buffers, *rows, *full, *locate, *callers]
         awaiting, passing = ["turn", "turns_ptr", *locate], ["turns_ptr", *locate]
         extra = {
             "part_width": shape.part_width(plan),
-            "block_names": ["offset", *_used([seen["outer_first"], seen["outer_end"]], ["key_first", "key_end"])],
-            "seen_first": seen["outer_first"],
+            "block_names": ["offset", *_used(seen_bounds, ["key_first", "key_end"])],
+            "block_symbols": _used(seen_bounds, SYMBOLS),
+            "seen_first": f"gl.to_tensor({first})" if (first := seen["outer_first"]) == "key_first" else first,
             "seen_end": seen["outer_end"],
             "await_names": awaiting,
             "pass_names": passing,
@@ -216,6 +222,9 @@ def _constants(plan: BackwardPlan, shape: HopperGradientShape) -> list[Assignmen
         Assignment("BLOCK_N", str(shape.block_n), "keys of a program" if by_key else "keys of a tile"),
         Assignment("STAGES", str(shape.stages), f"{passing} in shared memory"),
     ]
+    if shape.blocks_together > 1:
+        out.append(Assignment("RUN", str(shape.blocks_together), "blocks of a head that begin one after another"))
+        out.append(Assignment("LAST", str(shape.short_blocks), "blocks of a head, at its end, that fewer queries see"))
     if shape.window:
         return out
     if not by_key:

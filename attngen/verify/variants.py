@@ -15,7 +15,7 @@ from attngen.target import Target
 # Of kernels beside the forward one, the Gluon schedule's tunables that decide which code is generated.
 CHOICES = {
     "backward_kv": ("AHEAD", "BLOCK_N"),  # warpgroups that compute have rows of their own
-    "backward_fused": ("num_stages",),
+    "backward_fused": ("num_stages", "BLOCKS_TOGETHER"),
     "backward_q": ("AHEAD", "BLOCK_M"),
     "gathered": ("TURNS", "TICKETS", "PREFETCH", "PROXY_FENCE"),
     "indexer": ("WARPGROUPS", "MIXED", "BLOCK_Q"),

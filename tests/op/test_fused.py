@@ -50,11 +50,17 @@ def test_one_kernel_for_long_sequences(wanted):
     assert found.keys is None and found.queries is None
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_one_kernel_without_a_window(causal):
+    found = prepared(kind_of((4, 2), (128, 128), causal=causal), (4096, 4096), batch=3)
+    assert isinstance(found.fused, FusedLauncher)
+
+
 APART = {
     "a short sequence": {"lengths": (597, 597)},
     "few queries": {"lengths": (64, 4096)},
     "few programs": {"batch": 13},
-    "no window": {"kind": kind_of((4, 2), (128, 128), causal=True)},
+    "a short sequence, no window": {"kind": kind_of((4, 2), (128, 128), causal=True), "lengths": (4095, 4095)},
     "a small window": {"kind": kind_of((4, 2), (128, 128), causal=True, window=Window(127, 0))},
     "chunks beside it": {"kind": kind_of((4, 2), (128, 128), causal=True, window=Window(299, 0), chunk=512)},
     "softcap": {"kind": kind_of((4, 2), (128, 128), causal=True, window=Window(299, 0), softcap=9.0)},

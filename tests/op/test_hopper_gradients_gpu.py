@@ -116,6 +116,17 @@ FUSED = {  # kind, sizes, and changes of the default config of backward_fused
     "both ways": (kind(128, (4, 4), window=Window(200, 150)), (1000, 1000), {}),
     "both ways, fewer keys": (kind(128, (8, 2), window=Window(200, 150)), (1400, 800), {}),
     "before": (kind(128, window=Window(0, 300)), (900, 1000), {}),
+    "blocks together": (WIDE_WINDOW, (1300, 1400), {"BLOCKS_TOGETHER": 3, "HEADS_TOGETHER": 3}),
+    "both ways, blocks together": (
+        kind(128, (4, 4), window=Window(200, 150)),
+        (1000, 1000),
+        {"BLOCKS_TOGETHER": 2, "HEADS_TOGETHER": 16},
+    ),
+    "causal": (kind(128, (4, 4), causal=True), (1300, 1300), {}),
+    "causal, several heads": (kind(128, (8, 2), causal=True), (900, 1303), {}),
+    "causal, several heads, more queries than keys": (kind(128, (8, 2), causal=True), (1303, 777), {}),
+    "every key": (kind(128, (4, 4)), (1300, 1000), {"HEADS_TOGETHER": 2}),
+    "every key, several heads": (kind(128, (8, 2)), (777, 1303), {"num_stages": 2}),
     "shorter than the window": (WIDE_WINDOW, (200, 250), {}),
     "one query": (WIDE_WINDOW, (1, 500), {}),
     "one key": (WIDE_WINDOW, (500, 1), {}),
@@ -143,7 +154,7 @@ def test_all_gradients_by_one_kernel(name):
     check_fused(Case(kind, FORWARD, *sizes, batch=2), changes, of_lse=True)
 
 
-@pytest.mark.parametrize("name", ["behind", "both ways"])
+@pytest.mark.parametrize("name", ["behind", "both ways", "causal, several heads", "every key"])
 def test_one_kernel_with_padding_offsets_and_views(name):
     """Keys that are not valid, and what surrounds the views, are NaN; some queries see no key."""
     kind, _, changes = FUSED[name]

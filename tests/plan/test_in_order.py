@@ -15,11 +15,12 @@ windows = st.builds(Window, st.integers(0, 40), st.integers(0, 40))
 
 
 @st.composite
-def windowed(draw):
-    """Kinds with a bounded window, and whatever else there is beside it."""
+def plain_kinds(draw):
+    """Kinds with a bounded window or without, and whatever else there is beside it."""
     if draw(st.booleans()):
         return draw(masked_kinds(mask=st.none()))
-    return Kind("kind", Heads(1, 1), HeadDim(16, 16), causal=draw(st.booleans()), window=draw(windows))
+    window = draw(st.one_of(st.none(), windows))
+    return Kind("kind", Heads(1, 1), HeadDim(16, 16), causal=draw(st.booleans()), window=window)
 
 
 def by_keys(plan, block, block_m, block_n, sizes):
@@ -46,7 +47,7 @@ def by_queries(loop, tile, block_m, block_n, sizes):
 
 
 @settings(max_examples=150, deadline=None)
-@given(windowed(), lengths, lengths, st.integers(-30, 60), st.data())
+@given(plain_kinds(), lengths, lengths, st.integers(-30, 60), st.data())
 def test_both_sides_agree(kind, seq_q, seq_k, shift, data):
     plan = plan_backward(kind).fused
     assume(plan is not None)
@@ -66,7 +67,8 @@ def test_of_what_there_is_one_kernel():
 
     assert fused(causal=True, window=Window(1023, 0)) is not None
     assert fused(window=Window(300, 200), sink=True) is not None
-    assert fused(causal=True) is None and fused() is None
+    assert fused(causal=True) is not None and fused() is not None
+    assert fused(causal=True, prefix="argument") is None and fused(causal=True, dilation=2) is None
     assert fused(causal=True, window=Window(1023, 0), chunk=4096) is None
     assert fused(causal=True, window=Window(1023, 0), always_first=4) is None
     assert fused(causal=True, window=Window(1023, 0), documents=True) is None

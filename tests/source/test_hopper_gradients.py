@@ -65,6 +65,8 @@ KERNELS = {  # the kernel, the kind, and changes of its default config
     "queries, 128 wide, documents": ("q", kind((128, 128), causal=True, documents=True), {}),
     "all, a window": ("fused", kind((128, 128), (8, 2), causal=True, window=Window(4095, 0)), {}),
     "all, a window both ways": ("fused", kind((128, 128), window=Window(400, 200)), {"num_stages": 2}),
+    "all, causal": ("fused", kind((128, 128), (8, 2), causal=True), {}),
+    "all, every key": ("fused", kind((128, 128)), {}),
     "queries, 256 wide, softcap": ("q", kind((256, 256), (8, 4), causal=True, softcap=50.0), {}),
 }
 QUICK = ("keys, 128 wide", "keys, 256 wide", "queries, 128 wide")

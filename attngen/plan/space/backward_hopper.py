@@ -21,6 +21,8 @@ OTHER_REGISTERS = 32  # of a thread: addresses, bounds, and what is on its way
 FUSED_KEYS = 2 * ROWS  # of a program that makes all gradients
 FUSED_QUERIES = 64  # of a tile of theirs
 FUSED_SPANS = 2  # windows that a sequence is long: in a shorter one most blocks of keys would wait for the first
+FUSED_LENGTH = 2048  # of a sequence without a window, for the same reason; twice that where heads share keys
+FUSED_RUN = 16  # blocks of a head that begin one after another: those of 8 heads fill a GPU once
 FUSED_WIDTH = 128  # of q, k and v: narrower heads would exchange more for each product, wider ones have no registers
 SMALL_WINDOW = 256  # keys: so few tiles that leaving out those that a warpgroup does not see matters most
 
@@ -75,9 +77,10 @@ def why_not_fused(plan: BackwardPlan, target: Target) -> str | None:
 def fused_is_faster(plan: BackwardPlan, target: Target, batch: int, seq_q: int, seq_k: int) -> bool:
     """Whether ``hopper_fused`` should be faster than two kernels, where no times of both were measured."""
     span = plan_forward(plan.kind).span
-    assert span is not None
+    grouped = plan.kind.heads.group > 1
+    least = FUSED_LENGTH * (1 + grouped) if span is None else FUSED_SPANS * sum(span)
     programs = -(-seq_k // FUSED_KEYS) * plan.kind.heads.kv * batch
-    return min(seq_q, seq_k) >= FUSED_SPANS * sum(span) and programs >= target.sms
+    return min(seq_q, seq_k) >= least and programs >= target.sms
 
 
 def _columns(plan: BackwardPlan) -> int:
@@ -137,6 +140,7 @@ def parameters_fused(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...
         Parameter("num_warps", (4,)),
         Parameter("num_stages", (2, 3)),
         _together(plan),
+        Parameter("BLOCKS_TOGETHER", (1,) if plan_forward(plan.kind).span is None else (1, FUSED_RUN)),
     )
 
 
@@ -223,7 +227,12 @@ def preferences_wide(plan: BackwardPlan, target: Target, problem: Problem | None
 def preferences_fused(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
     tile = {"BLOCK_M": FUSED_QUERIES, "BLOCK_N": FUSED_KEYS}
-    return [_preference(plan, "hopper_fused", tile, stages) for stages in (3, 2)]
+    window = plan_forward(plan.kind).span is not None
+    # Without a window all blocks of a head begin with the same tile: the fewer there are at a time, the fewer wait.
+    crowded = plan.kind.causal and not window and plan.kind.heads.group == 1
+    run, together = FUSED_RUN if window else 1, 16 if crowded else 8
+    found = [_preference(plan, "hopper_fused", tile, stages, BLOCKS_TOGETHER=run) for stages in (3, 2)]
+    return [config.replace(HEADS_TOGETHER=together) for config in found]
 
 
 def preferences_window(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
