@@ -18,7 +18,6 @@ from typing import Literal
 from attngen.errors import NotGeneratedError
 from attngen.plan.attention import AttentionPlan
 from attngen.plan.forward import WIDENING, ForwardPlan, loops_of, plan_forward
-from attngen.plan.keys import Interval
 from attngen.plan.transpose import transposed
 from attngen.spec.learned import Learned, learned_reads
 from attngen.spec.model import Kind
@@ -94,22 +93,23 @@ def plan_backward(kind: Kind) -> BackwardPlans:
 
     elements = plan("backward_elements", forward.terms, forward.loops, *OF_PAIRS)
     kv_loops = loops_of(kind, by_key)
-    fused = in_order(forward, kv_loops) and not learned
+    kv = plan("backward_kv", by_key, kv_loops, "key")
     return BackwardPlans(
         rows=plan("backward_rows", (), ()),
-        kv=plan("backward_kv", by_key, kv_loops, "key"),
+        kv=kv,
         q=plan("backward_q", forward.terms, forward.loops, *OF_ROWS),
-        fused=plan("backward_fused", by_key, kv_loops) if fused else None,
+        fused=plan("backward_fused", by_key, kv_loops) if in_order(forward, kv) and not learned else None,
         elements=elements if elements.learned and not kind.documents else None,
     )
 
 
-def in_order(forward: ForwardPlan, of_keys: tuple[Interval, ...]) -> bool:
+def in_order(forward: ForwardPlan, kv: BackwardPlan) -> bool:
     """Whether the blocks of keys that a tile of queries sees are neighbours: then blocks can add to its gradient in
-    their order, and each waits for the one before it alone."""
-    kind = forward.kind
+    their order, and each waits for the one before it alone. Not where later blocks have more to do: those must begin
+    first, and would wait for blocks that do not begin before they end."""
     others = ("mask", "chunk", "blocks", "documents", "dilation", *WIDENING)
-    return len(forward.loops) == len(of_keys) == 1 and not any(getattr(kind, field) for field in others)
+    plain = not any(getattr(forward.kind, field) for field in others)
+    return plain and len(forward.loops) == len(kv.loops) == 1 and not kv.unbalanced
 
 
 def backward_plans(kind: Kind) -> tuple[BackwardPlan, ...]:

@@ -86,12 +86,13 @@ def off_by(window: Window, more: int) -> Window:
 
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_gradient_checkpointing(reentrant):
-    net, inputs = made("gemma3").train(), batch("right")
-    expected = gradients(net, inputs, attention_of("gemma3"))
+    net, inputs = made("gemma3", num_hidden_layers=2).train(), batch("right")
+    attention = register(import_config(net.config.to_dict()).spec, name="attngen-checkpointed")
+    expected = gradients(net, inputs, attention)
     net.gradient_checkpointing_enable({"use_reentrant": reentrant})
     calls = []
     hooks = [layer.self_attn.register_forward_hook(lambda *_: calls.append(1)) for layer in net.model.layers]
-    found = gradients(net, inputs, attention_of("gemma3"))
+    found = gradients(net, inputs, attention)
     assert len(calls) == 2 * len(hooks)  # once more where a layer's gradients are made
     assert farthest(found, expected)[0] == 0
 
