@@ -29,7 +29,7 @@ from attngen.cli.options import (
 from attngen.cli.output import print_json, print_table, say, watched
 from attngen.cli.show import print_tunings
 from attngen.cli.tune import Tuned, search
-from attngen.cli.verify import findings, passed, print_findings, watch, without_backward
+from attngen.cli.verify import findings, kinds_without_backward, passed, print_findings, watch
 from attngen.report.configs import brief, titled
 from attngen.report.layers import counted
 from attngen.report.quantities import duration
@@ -198,7 +198,7 @@ def _verify(job: Job) -> bool:
     found = findings(job.spec, names, job.target, job.db_url, on_gpu=job.on_gpu)
     job.found = list(watch(found, job.spec, job.show))
     if job.speak:
-        print_findings(job.found, job.target if job.on_gpu else None, without_backward(job.spec, names))
+        print_findings(job.found, job.target if job.on_gpu else None, kinds_without_backward(job.spec, names))
     return passed(job.found)
 
 

@@ -55,7 +55,7 @@ def command(
     if here is not None and here.name != gpu.name:
         raise UsageError(f"kernels run on this machine's {here.name}, not on {gpu.name}; --interpret needs no GPU")
     found = list(watch(findings(spec, names, gpu, db, seqs, on_gpu=here is not None), spec, watched(quiet)))
-    forward_only = without_backward(spec, names)
+    forward_only = kinds_without_backward(spec, names)
     if as_json:
         where = gpu.name if here is not None else "interpreter"
         of_all = {"findings": [f.as_dict() for f in found], "no_backward_pass": forward_only}
@@ -85,7 +85,7 @@ def passed(found: Iterable[Finding]) -> bool:
     return any(f.status == "ok" for f in found) and not any(f.status == "failed" for f in found)
 
 
-def without_backward(spec: Spec, names: Iterable[str]) -> dict[str, str]:
+def kinds_without_backward(spec: Spec, names: Iterable[str]) -> dict[str, str]:
     """The kinds of ``names`` that have no backward pass, and what stands against it."""
     from attngen.plan.backward import lacks_backward
 

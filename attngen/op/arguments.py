@@ -18,16 +18,22 @@ from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper_window import HopperWindowShape
 
 MAX_GRID = 2**31 - 1
+HEADS_DIM, SEQUENCE_DIM = 1, 2
 
 
 def empty_outputs(q: torch.Tensor, v_dim: int, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Uninitialised out, laid out like q (heads before sequence, or after it), in its or another dtype, and lse."""
-    batch, heads, seq_q, _ = q.shape
-    if q.stride(1) < q.stride(2) and seq_q > 1:
-        out = q.new_empty((batch, seq_q, heads, v_dim), dtype=dtype).transpose(1, 2)
-    else:
-        out = q.new_empty((batch, heads, seq_q, v_dim), dtype=dtype)
-    return out, q.new_empty((batch, heads, seq_q), dtype=torch.float32)
+    """Uninitialised out, laid out like q, in its or another dtype, and lse."""
+    return empty_rows(q, v_dim, dtype), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+def empty_rows(like: torch.Tensor, dim: int | None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Uninitialised (batch, heads, sequence, ``dim`` or its dim): heads before sequence, or after it, as its strides
+    have them."""
+    batch, heads, length, own = like.shape
+    dim = own if dim is None else dim
+    if like.stride(HEADS_DIM) < like.stride(SEQUENCE_DIM) and length > 1:
+        return like.new_empty((batch, length, heads, dim), dtype=dtype).transpose(1, 2)
+    return like.new_empty((batch, heads, length, dim), dtype=dtype)
 
 
 def tile_count(plan: ForwardPlan, config: Config, q: torch.Tensor, documents: int | None = None) -> int:

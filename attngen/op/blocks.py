@@ -11,12 +11,12 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, NotGeneratedError, one_of
-from attngen.op.backward import without_backward
 from attngen.op.block_forward import OPTIONAL, SCHEMA, BlockForward
 from attngen.op.block_selector import SCHEMA as SELECT_SCHEMA
 from attngen.op.block_selector import BlockSelector
 from attngen.op.checks import check_tensor
 from attngen.op.choose import Chosen
+from attngen.op.no_backward import without_backward
 from attngen.op.register import latest_operator, operator_name
 from attngen.problem import Problem
 from attngen.source import render

@@ -11,12 +11,12 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, NotGeneratedError, did_you_mean
-from attngen.op.backward import without_backward
 from attngen.op.blocks import BlockOp
 from attngen.op.checks import check_tensor
 from attngen.op.compressed import compressed_range, first_positions, window_means
 from attngen.op.gated_forward import SCHEMA, GatedForward
 from attngen.op.kind import KindOp
+from attngen.op.no_backward import without_backward
 from attngen.op.register import latest_operator, operator_name
 from attngen.plan.work import compressed_count
 from attngen.spec.model import Kind

@@ -12,6 +12,7 @@ from attngen.errors import CallError
 from attngen.op.arguments import (
     MAX_GRID,
     document_count,
+    empty_rows,
     length_values,
     list_values,
     read_values,
@@ -28,7 +29,6 @@ from attngen.plan.hopper_gradients import gradient_boxes
 from attngen.source import render
 from attngen.source.backward import STRIDED
 
-HEADS_DIM, SEQUENCE_DIM = 1, 2
 Sums = dict[int, torch.Tensor]  # of learned reads, by their numbers
 
 
@@ -66,14 +66,6 @@ class Strip(NamedTuple):
     heads: int
     first_query: int
     queries: int
-
-
-def empty_like_rows(tensor: torch.Tensor) -> torch.Tensor:
-    """Uninitialised, of a tensor's shape: heads before sequence, or after it, as its strides have them."""
-    batch, heads, length, dim = tensor.shape
-    if tensor.stride(HEADS_DIM) < tensor.stride(SEQUENCE_DIM) and length > 1:
-        return tensor.new_empty((batch, length, heads, dim)).transpose(1, 2)
-    return tensor.new_empty(tensor.shape)
 
 
 class GradientLauncher:
@@ -201,7 +193,7 @@ class QueriesLauncher(OfPairs):
 
     def __call__(self, call: Call, rows: Rows, wanted: Collection[int] = ()) -> tuple[torch.Tensor, Sums | None]:
         seq_q = call.q.shape[2]
-        dq, sums = empty_like_rows(call.q), self.sums(call, wanted, seq_q)
+        dq, sums = empty_rows(call.q), self.sums(call, wanted, seq_q)
         summed = sums or {}
         if not call.k.numel():
             return dq.zero_(), zeroed(sums)
@@ -226,7 +218,7 @@ class KeysLauncher(OfPairs):
         self, call: Call, rows: Rows, wanted: Collection[int] = ()
     ) -> tuple[torch.Tensor, torch.Tensor, Sums | None]:
         seq_k = call.k.shape[2]
-        dk, dv, sums = empty_like_rows(call.k), empty_like_rows(call.v), self.sums(call, wanted, seq_k)
+        dk, dv, sums = empty_rows(call.k), empty_rows(call.v), self.sums(call, wanted, seq_k)
         summed = sums or {}
         if not call.q.numel():
             return dk.zero_(), dv.zero_(), zeroed(sums)
@@ -252,7 +244,7 @@ class FusedLauncher(OfPairs):
     def __call__(
         self, call: Call, rows: Rows, wanted: Collection[int] = ()
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Sums]:
-        dk, dv, dq = (empty_like_rows(tensor) for tensor in (call.k, call.v, call.q))
+        dk, dv, dq = (empty_rows(tensor) for tensor in (call.k, call.v, call.q))
         if not (call.q.numel() and call.k.numel()):
             return dk.zero_(), dv.zero_(), dq.zero_(), {}
         placed = any(call.given.get(name) is not None for name in ("offsets", "key_range"))

@@ -11,6 +11,7 @@ import torch
 from attngen import reference
 from attngen.database import Database
 from attngen.errors import NotGeneratedError
+from attngen.op.arguments import empty_rows
 from attngen.op.checks import keywords_of
 from attngen.op.fused import fuses
 from attngen.op.gradient_launch import (
@@ -21,7 +22,6 @@ from attngen.op.gradient_launch import (
     QueriesLauncher,
     Rows,
     RowsLauncher,
-    empty_like_rows,
 )
 from attngen.op.kernels import Launchers
 from attngen.op.launch import Kept
@@ -55,8 +55,9 @@ class Gradients:
 
     (dout, dlse or None, q, k, v, out, lse, the op's keywords in order, wanted) -> a tensor for each of ``names``: the
     gradient where it is wanted, else one of no elements. Kernels keep float32 of queries x heads, twice, while they
-    run, or three times where lse has a gradient too; reads whose place depends on both positions use strips of
-    ``STRIP_BYTES`` besides, and a kernel that makes dq beside dk and dv float32 as many as q has elements.
+    run, once more for each read that is summed over keys, and once where lse has a gradient beside those; reads whose
+    place depends on both positions use strips of ``STRIP_BYTES`` besides, and a kernel that makes dq beside dk and dv
+    float32 as many as q has elements.
     """
 
     def __init__(self, kind: Kind, db: Database | str | None) -> None:
@@ -175,7 +176,7 @@ class Gradients:
 
     def _empty(self, given: Mapping[str, Any], name: str) -> Tensor:
         tensor: Tensor = given[name]
-        return empty_like_rows(tensor) if name in INPUTS else tensor.new_empty(tensor.shape)
+        return empty_rows(tensor) if name in INPUTS else tensor.new_empty(tensor.shape)
 
 
 def with_unit_stride(tensor: Tensor) -> Tensor:

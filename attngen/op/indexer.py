@@ -10,8 +10,8 @@ from attngen.config import Config
 from attngen.errors import CallError
 from attngen.op.bound import Bound, compiled_of
 from attngen.op.descriptor import Descriptor
+from attngen.op.indexer_items import ceil_div, keys_per_item
 from attngen.op.launch import Kept, signature_of
-from attngen.op.shares import ceil_div, keys_per_item
 from attngen.plan.indexer import COPY_BYTES, IndexerPlan
 from attngen.plan.indexer_hopper import IndexerShape
 from attngen.source import render

@@ -11,9 +11,9 @@ import torch
 
 from attngen.database import Database
 from attngen.errors import CallError, NotGeneratedError
-from attngen.op.backward import without_backward
 from attngen.op.checks import check_tensor
 from attngen.op.choose import Chosen
+from attngen.op.no_backward import without_backward
 from attngen.op.register import latest_operator, operator_name
 from attngen.op.selector import Selector
 from attngen.op.sparse_forward import OPTIONAL, SCHEMA, SparseForward

@@ -15,7 +15,7 @@ import jinja2
 import attngen
 from attngen.database import Database
 from attngen.errors import NotGeneratedError, UsageError
-from attngen.op import compressed, gates, key_blocks, parts, shares
+from attngen.op import compressed, gates, indexer_items, key_blocks, parts
 from attngen.package.blocks import BlockOp, make_block_op
 from attngen.package.branches import BranchedOp, make_branched_op
 from attngen.package.configs import config_table
@@ -147,7 +147,7 @@ def _modules(every: list[AnyOp]) -> dict[str, ModuleType]:
     """Modules of attngen's own ops, of plain torch, that ops of the package import as they are."""
     made = {}
     if any(isinstance(op, SparseOp) and op.indexer for op in every):
-        made["_shares"] = shares
+        made["_indexer_items"] = indexer_items
     if any(isinstance(op, BlockOp) for op in every):
         made["_key_blocks"] = key_blocks
     if any(isinstance(op, BlockOp) and op.routed for op in every):

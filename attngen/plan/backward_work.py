@@ -13,6 +13,7 @@ import numpy as np
 
 from attngen.config import Config
 from attngen.plan.backward import BackwardPlan
+from attngen.plan.chunks import held_width
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.numbers import evaluate
 from attngen.plan.work import (
@@ -68,7 +69,7 @@ def backward_tile_work(plan: BackwardPlan, config: Config, problem: Problem) -> 
     """The work of one launch of a kernel that goes over pairs of queries and keys, in tiles of ``config``."""
     kind = plan.kind
     block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
-    qk, v = (sum(chunk.width for chunk in chunks) for chunks in (plan.qk_chunks, plan.v_chunks))
+    qk, v = held_width(plan.qk_chunks), held_width(plan.v_chunks)
     if plan.by_key:  # one program goes over all heads of a group
         masked, full = tiles_of_keys(plan, problem.seq_q, problem.seq_k, block_m, block_n)
         heads, turns, widths = problem.batch * kind.heads.kv, kind.heads.group, 2 * qk + 2 * v

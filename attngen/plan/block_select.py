@@ -7,7 +7,7 @@ from typing import Literal
 
 from attngen.errors import NotGeneratedError
 from attngen.plan.attention import LOG2E
-from attngen.plan.chunks import Chunk, head_dim_chunks
+from attngen.plan.chunks import Chunk, head_dim_chunks, held_width
 from attngen.plan.work import ELEMENT_BYTES
 from attngen.problem import next_power_of_two
 from attngen.spec.model import BlockSelect, Compress, Kind
@@ -59,7 +59,7 @@ class BlockSelectPlan:
     @property
     def row_bytes(self) -> int:
         """Of a query or key as it is held."""
-        return sum(chunk.width for chunk in self.chunks) * ELEMENT_BYTES[self.kind.dtype]
+        return held_width(self.chunks) * ELEMENT_BYTES[self.kind.dtype]
 
     @property
     def compress(self) -> Compress | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from attngen.problem import next_power_of_two
@@ -17,6 +18,11 @@ class Chunk:
     start: int
     width: int
     padded: bool
+
+
+def held_width(chunks: Iterable[Chunk]) -> int:
+    """Columns of a head as they are held, padding among them."""
+    return sum(chunk.width for chunk in chunks)
 
 
 def head_dim_chunks(head_dim: int, least: int = MIN_WIDTH) -> tuple[Chunk, ...]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from attngen.errors import NotGeneratedError
-from attngen.plan.chunks import Chunk, head_dim_chunks
+from attngen.plan.chunks import Chunk, head_dim_chunks, held_width
 from attngen.spec.model import Kind
 
 
@@ -25,7 +25,7 @@ class GatedPlan:
     @property
     def width(self) -> int:
         """Columns as they are held."""
-        return sum(chunk.width for chunk in self.chunks)
+        return held_width(self.chunks)
 
 
 def plan_gated(kind: Kind) -> GatedPlan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attngen.config import Config
+from attngen.plan.chunks import held_width
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.work import ELEMENT_BYTES
 
@@ -71,7 +72,7 @@ MOST_SHARED = 232448  # bytes that a program has on Hopper
 
 def most_keys(plan: ForwardPlan) -> int:
     """Keys of a tile whose scores fit into registers beside the accumulators and the weights of the tile before."""
-    return 128 if sum(c.width for c in plan.v_chunks) <= WIDE_VALUES else 64
+    return 128 if held_width(plan.v_chunks) <= WIDE_VALUES else 64
 
 
 def most_keys_in_order(plan: ForwardPlan) -> int:
@@ -88,7 +89,7 @@ def _out_fits_queries(plan: ForwardPlan) -> bool:
 
 def _bytes(plan: ForwardPlan, consumers: int, block_n: int, stages: int, separate_out: bool) -> int:
     element = ELEMENT_BYTES[plan.kind.dtype]
-    qk, v = sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks)
+    qk, v = held_width(plan.qk_chunks), held_width(plan.v_chunks)
     if plan.kind.quantised:  # sums are put aside in float32, where results go
         return consumers * ROWS * (qk + 4 * v) + stages * block_n * (qk + v) + BARRIER_BYTES
     rows = consumers * ROWS * (qk + (v if separate_out else 0))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from attngen.config import Config
 from attngen.plan.backward import BackwardPlan
 from attngen.plan.boxes import Box
+from attngen.plan.chunks import held_width
 from attngen.plan.forward import plan_forward
 from attngen.plan.hopper import BARRIER_BYTES, CONSUMER_REGISTERS, ENTRY_REGISTERS, MOST_SHARED, ROWS
 from attngen.plan.work import ELEMENT_BYTES
@@ -26,7 +27,7 @@ class HopperGradientShape:
     block_m: int
     block_n: int
     stages: int
-    value_stages: int  # of backward_q, whose keys and values have slots of their own
+    value_stages: int  # of backward_q, whose keys and values have slots of their own, else 0
     ahead: bool  # scores of the next tile are begun before this one is done
     wide: bool  # one warpgroup makes dv, the other dk
     window: bool  # one warpgroup loads and computes; several programs share a multiprocessor
@@ -39,7 +40,7 @@ class HopperGradientShape:
     def of(cls, plan: BackwardPlan, config: Config) -> HopperGradientShape:
         block_m, block_n, stages = (int(config[name] or 0) for name in ("BLOCK_M", "BLOCK_N", "num_stages"))
         wide, window = (config["schedule"] == schedule for schedule in ("hopper_wide", "hopper_window"))
-        value_stages = stages
+        value_stages = 0 if plan.by_key else stages
         fused = plan.kernel == "backward_fused"
         span = plan_forward(plan.kind).span if fused else None
         if plan.kernel == "backward_q" and _query_bytes(plan, block_m, block_n, stages, stages) > MOST_SHARED:
@@ -72,10 +73,17 @@ class HopperGradientShape:
     def entry_registers(self) -> int:
         return WINDOW_REGISTERS if self.window else ENTRY_REGISTERS[self.consumers]
 
+    @property
+    def named_barriers(self) -> int:
+        """One a slot, and those by which warpgroups pass to each other what they make."""
+        if self.window:
+            return 0
+        return self.stages + self.value_stages + (WEIGHT_BUFFERS + 1 if self.wide else 2 if self.fused else 0)
+
     def shared_bytes(self, plan: BackwardPlan) -> int:
         if plan.kernel == "backward_q":
             return _query_bytes(plan, self.block_m, self.block_n, self.stages, self.value_stages)
-        columns = _width(plan) * ELEMENT_BYTES[plan.kind.dtype]
+        columns = held_width(plan.qk_chunks + plan.v_chunks) * ELEMENT_BYTES[plan.kind.dtype]
         passed = WEIGHT_BUFFERS if self.wide else WEIGHT_BUFFERS * self.consumers if self.fused else 0
         weights = passed * ROWS * self.block_m * ELEMENT_BYTES[plan.kind.dtype]
         passing = self.stages * self.block_m * (columns + ROW_BYTES)
@@ -101,12 +109,7 @@ def gradient_boxes(plan: BackwardPlan, config: Config) -> dict[str, Box]:
     return boxes | {name: (1, 1, rows, width) for name, width in passing.items()}
 
 
-def _width(plan: BackwardPlan) -> int:
-    """Columns of a key and its value, as they are held."""
-    return sum(c.width for c in plan.qk_chunks + plan.v_chunks)
-
-
 def _query_bytes(plan: BackwardPlan, block_m: int, block_n: int, stages: int, value_stages: int) -> int:
-    qk, v = (sum(c.width for c in chunks) for chunks in (plan.qk_chunks, plan.v_chunks))
+    qk, v = held_width(plan.qk_chunks), held_width(plan.v_chunks)
     elements = block_m * (qk + v) + block_n * (stages * qk + value_stages * v)
     return elements * ELEMENT_BYTES[plan.kind.dtype] + BARRIER_BYTES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attngen.config import Config
+from attngen.plan.chunks import held_width
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper import BARRIER_BYTES, MOST_SHARED, ROWS
 from attngen.plan.keys import I
@@ -82,14 +83,14 @@ class HopperWindowShape:
         return -(-seq_q // self.block_q) * batch * kv_heads
 
     def shared_bytes(self, plan: ForwardPlan) -> int:
-        qk, v = sum(c.width for c in plan.qk_chunks), sum(c.width for c in plan.v_chunks)
+        qk, v = held_width(plan.qk_chunks), held_width(plan.v_chunks)
         rows = self.warpgroups * self.buffers * ROWS * (qk + (v if self.separate_out else 0))
         return (rows + self.resident * self.block_n * (qk + v)) * ELEMENT_BYTES[plan.kind.dtype] + BARRIER_BYTES
 
     def registers(self, plan: ForwardPlan) -> int:
         """Of a thread, about: scores of every key first, then weights of half their size beside the accumulators."""
         scores = len(self.tiles) * self.block_n * ROWS // 128
-        values = sum(c.width for c in plan.v_chunks) * ROWS // 128
+        values = held_width(plan.v_chunks) * ROWS // 128
         return max(scores, scores // 2 + values) + OTHER_REGISTERS
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from attngen.config import Config
 from attngen.plan.attention import AttentionPlan
+from attngen.plan.chunks import held_width
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.keys import Dilation, Interval
 from attngen.plan.numbers import Values, evaluate
@@ -101,7 +102,7 @@ def tile_work(plan: ForwardPlan, config: Config, problem: Problem) -> TileWork:
     heads = problem.batch * kind.heads.query // pack
     rows = block_q * pack
     steps = float((masked + full).sum()) * heads
-    widths = sum(c.width for c in (*plan.qk_chunks, *plan.v_chunks))
+    widths = held_width(plan.qk_chunks + plan.v_chunks)
     programs = len(masked) * heads
     if config["schedule"] == "window":  # one program goes over all heads of a group
         programs = len(masked) * problem.batch * kind.heads.kv

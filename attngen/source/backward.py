@@ -87,7 +87,8 @@ def backward_context(plan: BackwardPlan, config: Config) -> dict[str, Any]:
         return _rows_context(plan, config)
     tile = BY_KEY if plan.by_key else BY_QUERY
     terms = merged(plan.terms)
-    bounds, visible = row_bounds(terms, tile)
+    fused = plan.kernel == "backward_fused"  # what is no valid key must weigh nothing in dq
+    bounds, visible = row_bounds(terms, tile, "(j >= key_first) & (j < key_end)" if fused else "")
     nodes = residual_nodes(plan) + ([plan.kind.score.tree] if plan.kind.score else [])
     hopper = is_gluon(config)
     lines = gradient_lines(plan, tile, () if hopper else plan.learned, TAKEN.get(plan.kernel, ""))

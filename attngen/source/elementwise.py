@@ -76,8 +76,13 @@ def merged(terms: tuple[Term, ...]) -> tuple[Term, ...]:
     return tuple(first if term is heads[0] else term for term in terms if term is heads[0] or term not in heads)
 
 
-def row_bounds(terms: tuple[Term, ...], tile: Tile = BY_QUERY) -> tuple[list[Assignment], list[list[str]]]:
-    """Assignments made once a tile, and for each term the comparisons of a column's position that use them."""
+def row_bounds(
+    terms: tuple[Term, ...], tile: Tile = BY_QUERY, valid: str = ""
+) -> tuple[list[Assignment], list[list[str]]]:
+    """Assignments made once a tile, and for each term the comparisons of a column's position that use them.
+
+    ``valid``: a condition of rows; one that is not sees no column.
+    """
     bounds: list[Assignment] = []
     visible: list[list[str]] = []
     for n, term in enumerate(terms):
@@ -90,7 +95,9 @@ def row_bounds(terms: tuple[Term, ...], tile: Tile = BY_QUERY) -> tuple[list[Ass
             if not present:
                 continue
             text = scalars.write(expression, tile.symbols)
-            if I in expression.free_symbols:
+            if valid and name == "row_end":
+                text = f"tl.where({valid}, {text}, position)"
+            if I in expression.free_symbols or (valid and name == "row_end"):
                 bounds.append(Assignment(f"{name}{suffix}", text))
                 tests.append(f"({tile.of_columns} {relation} {name}{suffix}[:, None])")
             elif expression.is_Symbol:

@@ -29,14 +29,7 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
     by_key = plan.by_key
     bounds = [Assignment(b.name, gluon(b.value), b.comment) for b in common["row_bounds"]]
     columns = ("i", "position") if by_key else ("j", "key")
-    visible = [gluon(line) for line in common["visible_lines"]]
-    if shape.fused:
-        valid, end = "(j >= key_first) & (j < key_end)", "row_end"
-        if not any(bound.name == end for bound in bounds):
-            end = "query_end"
-            visible = [re.sub(r"\bquery_end\b", "row_end[:, None]", line) for line in visible]
-        bounds.append(Assignment("row_end", f"gl.where({valid}, {end}, position)", "others weigh nothing in dq"))
-    visible = [_relative(line, *columns) for line in visible]
+    visible = [_relative(gluon(line), *columns) for line in common["visible_lines"]]
     scores, products = _lines(common["score_lines"]), _lines(common["gradient_lines"])
     loops = [_in_gluon(loop) for loop in common["loops"]]
     arguments = arguments_of_callers(plan, common)

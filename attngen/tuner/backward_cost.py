@@ -10,6 +10,7 @@ from attngen.config import Config
 from attngen.plan.backward import BackwardPlan
 from attngen.plan.backward_work import backward_tile_work, kernel_bytes
 from attngen.plan.boxes import is_gluon
+from attngen.plan.chunks import held_width
 from attngen.plan.space import shared_bytes
 from attngen.plan.work import ELEMENT_BYTES, TileWork
 from attngen.problem import Problem
@@ -45,9 +46,9 @@ def estimate_backward_ms(
     else:
         work = backward_tile_work(plan, config, problem)
         resident = _residency(plan, config, target, compiled)
-        passing = _tile(plan, config)[1] * _width(plan) * ELEMENT_BYTES[plan.kind.dtype]
+        passing = _tile(plan, config)[1] * held_width(plan.qk_chunks + plan.v_chunks) * ELEMENT_BYTES[plan.kind.dtype]
         if plan.kernel == "backward_fused":  # dq, which is added to in memory
-            passing += int(config["BLOCK_M"] or 0) * sum(chunk.width for chunk in plan.qk_chunks) * SUM_BYTES
+            passing += int(config["BLOCK_M"] or 0) * held_width(plan.qk_chunks) * SUM_BYTES
         seconds = max(
             spread_seconds(_tile_costs(plan, config, target, work), work, resident, target, _overlap(config)),
             work.bytes / target.memory_bandwidth,
@@ -92,7 +93,8 @@ def _residency(plan: BackwardPlan, config: Config, target: Target, compiled: Com
     if compiled is not None:
         return shared_residency(warps, compiled.shared, compiled.registers, target)
     rows, columns = _tile(plan, config)
-    summed = _width(plan) if plan.by_key else sum(c.width for c in plan.qk_chunks) if plan.gradients else 0
+    summed = held_width(plan.qk_chunks) if plan.gradients else 0
+    summed += held_width(plan.v_chunks) if plan.by_key else 0
     held = rows * (summed + 2.5 * columns) / (warps * target.warp_size)
     registers = min(255, round(held) + 40)
     return shared_residency(warps, shared_bytes(plan, config, target), registers, target)
@@ -102,7 +104,3 @@ def _tile(plan: BackwardPlan, config: Config) -> tuple[int, int]:
     """What a program keeps and what it goes over: queries and keys, or the other way round where it keeps keys."""
     block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
     return (block_n, block_m) if plan.by_key else (block_m, block_n)
-
-
-def _width(plan: BackwardPlan) -> int:
-    return sum(chunk.width for chunk in (*plan.qk_chunks, *plan.v_chunks))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from attngen.config import Config
 from attngen.plan.boxes import is_gluon
+from attngen.plan.chunks import held_width
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.hopper_window import HopperWindowShape
 from attngen.plan.space import shared_bytes
@@ -94,7 +95,7 @@ def shared_residency(warps: int, shared: int, registers: int, target: Target) ->
 def _registers_guess(plan: ForwardPlan, config: Config, threads: int) -> int:
     """Accumulators and a tile of scores, twice: as float32 and as operands; and addresses."""
     block_m, block_n = int(config["BLOCK_M"] or 0), int(config["BLOCK_N"] or 0)
-    values = sum(chunk.width for chunk in plan.v_chunks)
+    values = held_width(plan.v_chunks)
     return min(255, round(block_m * (values + 1.5 * block_n) / threads) + 40)
 
 
@@ -106,7 +107,7 @@ def _compute_seconds(plan: ForwardPlan, config: Config, target: Target, work: Ti
     products = work.flops / tiles / math_rate
     masked = work.tiles_masked / tiles
     exponentials = work.exps / tiles / (target.exp2_per_clock * target.clock)
-    rescaled = int(config["BLOCK_M"] or 0) * sum(chunk.width for chunk in plan.v_chunks)
+    rescaled = int(config["BLOCK_M"] or 0) * held_width(plan.v_chunks)
     rescaling = (RARE_RESCALE_OPS if is_gluon(config) else RESCALE_OPS) * rescaled
     masking = COLUMN_MASK_OPS if is_gluon(config) else MASK_OPS
     vector = (scores * (SOFTMAX_OPS + masking * masked) + rescaling) / (LANES * target.clock)
@@ -172,6 +173,6 @@ def triton_matrix_share(rows: int, columns: int, target: Target) -> float:
 
 def _l2_bytes(plan: ForwardPlan, config: Config, work: TileWork) -> float:
     """Keys and values are read again for every tile of queries."""
-    widths = sum(chunk.width for chunk in (*plan.qk_chunks, *plan.v_chunks))
+    widths = held_width(plan.qk_chunks + plan.v_chunks)
     tile = int(config["BLOCK_N"] or 0) * widths * ELEMENT_BYTES[plan.kind.dtype]
     return float((work.tiles_masked + work.tiles_full) * tile)

@@ -20,6 +20,7 @@ TRAINED |= {
     "score of smooth functions": kind_of(score="tanh(s) * 2 + exp(-abs(i - j) / 8) + sqrt(j + 1) * sigmoid(s)"),
     "learned gates": kind_of(score="s * gain[h] + w[b, i] * 0.3 + tanh(s) * u[j] + e[i // 3, j // 2]", softcap=4.0),
     "learned buckets": kind_of(score="max(s, r[min(max(i - j, -5), 5) + 5]) + r[2] * r[h]", alibi=True, causal=True),
+    "a sink that outweighs all": kind_of(score="s - 200", sink=True),
     "learned where hidden": kind_of(score="s + log(i - j) * w[h]", causal=True, mask="i > j"),
 }
 
@@ -64,6 +65,7 @@ OFTEN = {
     "learned gates",
     "learned buckets",
     "learned where hidden",
+    "a sink that outweighs all",
 }
 
 

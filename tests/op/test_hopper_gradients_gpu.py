@@ -1,12 +1,14 @@
 """Hopper's backward kernels on a GPU: every structure in several configs, within what rounding explains, the same bits
 from run to run."""
 
+from unittest import mock
+
 import pytest
 import torch
 
 from attngen import reference
 from attngen.op.checks import keywords_of
-from attngen.op.gradient_launch import Call
+from attngen.op.gradient_launch import Call, FusedLauncher
 from attngen.op.kernels import launcher_of
 from attngen.plan.backward import plan_backward
 from attngen.plan.boxes import is_gluon
@@ -143,7 +145,11 @@ def check_fused(case: Case, changes: dict, **given) -> None:
     assert plan is not None
     config = default_config(plan, H100).replace(**changes)
     assert feasible(plan, config, H100) is None, feasible(plan, config, H100)
-    found = run(case, wanted=("q", "k", "v"), twice=True, device="cuda", configs={"backward_fused": config}, **given)
+    given |= {"wanted": ("q", "k", "v"), "twice": True, "configs": {"backward_fused": config}}
+    launch = FusedLauncher.__call__
+    with mock.patch.object(FusedLauncher, "__call__", autospec=True, side_effect=launch) as launched:
+        found = run(case, device="cuda", **given)
+    assert launched.call_count == 2
     assert all(share <= 1.0 for share in found.of.values()), found.of
     assert found.repeated
 
@@ -185,15 +191,42 @@ def test_one_kernel_where_all_scores_are_far_below_zero(seq_k):
         assert float(error) < 0.01, name
 
 
-def test_blocks_of_keys_add_in_turn_on_a_busy_gpu():
+CROWDED = {
+    "window": kind(128, (16, 4), causal=True, window=Window(1023, 0), dtype="bfloat16"),
+    "window open behind": kind(128, (8, 8), window=Window(None, 700), dtype="bfloat16"),
+    "causal": kind(128, (16, 4), causal=True, dtype="bfloat16"),
+    "every key": kind(128, (8, 8), dtype="bfloat16"),
+}
+
+
+@pytest.mark.parametrize("name", CROWDED)
+def test_blocks_of_keys_add_in_turn_on_a_busy_gpu(name):
     """More programs than fit at once, and other work beside them: nobody waits for one that is not there yet."""
-    window = kind(128, (16, 4), causal=True, window=Window(1023, 0), dtype="bfloat16")
     side = torch.cuda.Stream()
     busy = torch.randn(4096, 4096, device="cuda").bfloat16()
     with torch.cuda.stream(side):
         for _ in range(50):
             busy @ busy
-    check_fused(Case(window, FORWARD, 4096, 4096, batch=2), {})
+    check_fused(Case(CROWDED[name], FORWARD, 4096, 4096, batch=2), {})
+
+
+def test_one_kernel_in_a_graph():
+    """Blocks count from 0 again in every replay."""
+    plans = plan_backward(WIDE_WINDOW)
+    q, dout, out = (torch.randn(1, 4, 900, 128, device="cuda").half() for _ in range(3))
+    k, v = (torch.randn(1, 2, 900, 128, device="cuda").half() for _ in range(2))
+    lse = torch.full((1, 4, 900), 6.0, device="cuda")
+    call = Call(q, k, v, dout, dict.fromkeys(keywords_of(plans.q)))
+    rows, fused = (launcher_of(plan, default_config(plan, H100)) for plan in (plans.rows, plans.fused))
+    expected = fused(call, rows(out, dout, lse))[:3]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        made = fused(call, rows(out, dout, lse))[:3]
+    for _ in range(3):
+        for x in made:
+            x.fill_(float("nan"))
+        graph.replay()
+        assert all(torch.equal(x, wanted) for x, wanted in zip(made, expected, strict=True))
 
 
 PADDED = {"key_range": ((0, 333), (41, 397), (200, 200)), "offsets": (0, 150, -20), "batch": 3}

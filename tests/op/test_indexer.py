@@ -7,7 +7,7 @@ import torch
 
 from attngen.errors import CallError
 from attngen.op.indexer import INTERPRETED_PROGRAMS, IndexerLauncher, check_indexer_call, describable
-from attngen.op.shares import MOST_KEYS, UNIT, keys_per_item
+from attngen.op.indexer_items import MOST_KEYS, UNIT, keys_per_item
 from attngen.plan.space import default_config
 from attngen.target import get_target
 from tests.op.indexer_cases import IndexerCase, inputs_of, portable, run_indexer

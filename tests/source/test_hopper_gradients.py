@@ -8,7 +8,7 @@ import pytest
 from attngen.plan.backward import plan_backward
 from attngen.plan.boxes import is_gluon
 from attngen.plan.space import default_config, feasible, feasible_anywhere, shared_bytes
-from attngen.plan.space.backward_hopper import HOPPER, HOPPER_WIDE, HOPPER_WINDOW
+from attngen.plan.space.backward_hopper import HOPPER, HOPPER_FUSED, HOPPER_WIDE, HOPPER_WINDOW
 from attngen.source import cross, render
 from attngen.spec.model import HeadDim, Heads, Kind, Window
 from attngen.target import get_target
@@ -69,7 +69,7 @@ KERNELS = {  # the kernel, the kind, and changes of its default config
     "all, every key": ("fused", kind((128, 128)), {}),
     "queries, 256 wide, softcap": ("q", kind((256, 256), (8, 4), causal=True, softcap=50.0), {}),
 }
-QUICK = ("keys, 128 wide", "keys, 256 wide", "queries, 128 wide")
+QUICK = ("keys, 128 wide", "keys, 256 wide", "queries, 128 wide", "all, causal")
 
 
 def planned(name):
@@ -155,6 +155,7 @@ def test_what_it_refuses(name):
         assert reason in str(HOPPER.why_not(plan, H100))
         assert reason in str(HOPPER_WIDE.why_not(plan, H100))
         assert reason in str(HOPPER_WINDOW.why_not(plan, H100))
+        assert reason in str(HOPPER_FUSED.why_not(plan, H100))
         assert default_config(plan, H100)["schedule"] == "portable"
 
 

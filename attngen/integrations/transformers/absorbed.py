@@ -14,7 +14,7 @@ from attngen.integrations.transformers.attend import Attend
 from attngen.integrations.transformers.indexing import index_keys, index_queries
 from attngen.integrations.transformers.latents import cached, check_expansion, expansion, turned
 from attngen.integrations.transformers.masks import Mask, is_descriptor
-from attngen.op.backward import without_backward
+from attngen.op.no_backward import without_backward
 
 QUERY_BYTES = 512 * 2**20  # of absorbed queries at a time: those of longer texts are made and attend in parts
 PREVIOUS = "prev_topk_indices"  # transformers' name for the lists of the layer before

@@ -20,7 +20,7 @@ from attngen.target import Target
 OTHER_REGISTERS = 32  # of a thread: addresses, bounds, and what is on its way
 FUSED_KEYS = 2 * ROWS  # of a program that makes all gradients
 FUSED_QUERIES = 64  # of a tile of theirs
-FUSED_SPANS = 2  # windows that a sequence is long: in a shorter one most blocks of keys would wait for the first
+FUSED_SPANS = 2  # times what a window reaches: in a shorter sequence most blocks of keys would wait for the first
 FUSED_LENGTH = 2048  # of a sequence without a window, for the same reason; twice that where heads share keys
 FUSED_RUN = 16  # blocks of a head that begin one after another: those of 8 heads fill a GPU once
 FUSED_WIDTH = 128  # of q, k and v: narrower heads would exchange more for each product, wider ones have no registers
@@ -58,7 +58,7 @@ def why_not_window(plan: BackwardPlan, target: Target) -> str | None:
         return reason
     if plan.kind.documents:
         return "it does not find the documents that tiles of packed queries belong to"
-    return None if _in_small_window(plan) else f"it is for windows of at most {SMALL_WINDOW} keys"
+    return None if _in_small_window(plan) else f"it is for windows of at most {SMALL_WINDOW} keys beside a query's own"
 
 
 def why_not_fused(plan: BackwardPlan, target: Target) -> str | None:
@@ -70,7 +70,7 @@ def why_not_fused(plan: BackwardPlan, target: Target) -> str | None:
     if (plan.kind.head_dim.qk, plan.kind.head_dim.v) != (FUSED_WIDTH, FUSED_WIDTH):
         return f"it is for heads of {FUSED_WIDTH}"
     if _in_small_window(plan):
-        return f"it is for windows of more than {SMALL_WINDOW} keys"
+        return f"it is for windows of more than {SMALL_WINDOW} keys beside a query's own"
     return None
 
 
@@ -182,9 +182,8 @@ def feasible(plan: BackwardPlan, config: Config, target: Target, problem: Proble
     columns = shape.block_m if by_key else shape.block_n  # of a tile's scores, and of their gradients
     if (accumulated + 2 * columns) * ROWS // 128 + OTHER_REGISTERS > shape.consumer_registers:
         return "accumulators, scores and their gradients need more registers than a thread has"
-    barriers = shape.stages + (2 if shape.fused else 0 if by_key else shape.value_stages)
-    if not shape.window and barriers > NAMED_BARRIERS:
-        return f"{barriers} named barriers; {NAMED_BARRIERS} are free"
+    if shape.named_barriers > NAMED_BARRIERS:
+        return f"{shape.named_barriers} named barriers; {NAMED_BARRIERS} are free"
     if shape.window and 2 * shape.shared_bytes(plan) > target.shared_per_sm:
         return "a program without roles needs another beside it, to hide its latency"
     return target.why_too_large(shape.shared_bytes(plan))

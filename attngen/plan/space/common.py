@@ -8,6 +8,7 @@ from typing import Any
 
 from attngen.config import Config, Value
 from attngen.plan.attention import AttentionPlan
+from attngen.plan.chunks import held_width
 from attngen.plan.forward import ForwardPlan
 from attngen.plan.routed import RoutedPlan
 from attngen.plan.work import ELEMENT_BYTES
@@ -40,12 +41,12 @@ class Family:
 
 def query_width(plan: AttentionPlan | RoutedPlan) -> int:
     """Columns of a query as they are held."""
-    return sum(chunk.width for chunk in plan.qk_chunks)
+    return held_width(plan.qk_chunks)
 
 
 def value_width(plan: AttentionPlan | RoutedPlan) -> int:
     """Columns of a value, and of an accumulator, as they are held."""
-    return sum(chunk.width for chunk in plan.v_chunks)
+    return held_width(plan.v_chunks)
 
 
 def rows_are_aligned(plan: AttentionPlan | RoutedPlan) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attngen.config import Config, Value
+from attngen.plan.chunks import held_width
 from attngen.plan.gathered import GatheredPlan
 from attngen.plan.hopper import BARRIER_BYTES, ROWS
 from attngen.plan.space.common import Family, Parameter, is_hopper
@@ -49,15 +50,15 @@ def portable_feasible(plan: GatheredPlan, config: Config, target: Target, proble
         return "every key would be loaded four times and more"
     if heads < 32 and warps > 4 and plan.kind.dtype != "float32":
         return f"{warps} warps share {heads} rows"
-    if heads * (_width(plan.v_chunks) + 2 * keys) / (target.warp_size * warps) > REGISTERS:
+    if heads * (held_width(plan.v_chunks) + 2 * keys) / (target.warp_size * warps) > REGISTERS:
         return "accumulators and scores need more registers than a thread has"
     return target.why_too_large(portable_shared_bytes(plan, config, target))
 
 
 def portable_preferences(plan: GatheredPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first: as many heads as fit, for which a key is loaded once."""
-    hip, wide = target.backend == "hip", _width(plan.v_chunks) > WIDE
-    many = _width(plan.v_chunks) >= WIDE and not hip  # accumulators of 64 heads, for 4 warps
+    hip, wide = target.backend == "hip", held_width(plan.v_chunks) > WIDE
+    many = held_width(plan.v_chunks) >= WIDE and not hip  # accumulators of 64 heads, for 4 warps
     if plan.kind.dtype == "float32":
         return [_portable(BLOCK_H=16, BLOCK_N=16, num_warps=4 if hip else 8, num_stages=1)]
     if hip and wide:
@@ -75,7 +76,7 @@ def portable_preferences(plan: GatheredPlan, target: Target, problem: Problem | 
 
 def portable_shared_bytes(plan: GatheredPlan, config: Config, target: Target) -> int:
     """Shared memory that a program needs, about: queries, and the stages of key and value tiles."""
-    qk, v = _width(plan.qk_chunks), 0 if plan.shared_values else _width(plan.v_chunks)
+    qk, v = held_width(plan.qk_chunks), 0 if plan.shared_values else held_width(plan.v_chunks)
     heads, keys, stages = (int(config[name] or 0) for name in ("BLOCK_H", "BLOCK_N", "num_stages"))
     if target.backend == "hip":
         return keys * (qk + v) * max(stages - 1, 1) * ELEMENT_BYTES[plan.kind.dtype] + RESERVED_SHARED
@@ -149,10 +150,6 @@ PORTABLE = Family(
     portable_preferences,
     portable_shared_bytes,
 )
-
-
-def _width(chunks: tuple) -> int:
-    return sum(chunk.width for chunk in chunks)
 
 
 def _portable(**values: Value) -> Config:
