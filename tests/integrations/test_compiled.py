@@ -10,6 +10,7 @@ import torch
 
 from attngen.importer import import_config
 from attngen.integrations.transformers import register
+from attngen.spec.model import Window
 from tests.integrations.models import VOCABULARY, difference, made
 from tests.integrations.test_models import ROUNDING
 from tests.integrations.test_packing import packed, rows
@@ -59,6 +60,24 @@ def test_chunks_that_padding_moves():
     assert difference(found[inputs["attention_mask"] > 0], expected[inputs["attention_mask"] > 0]) < ROUNDING
     with pytest.raises(RuntimeError, match="padding on the left, which moves chunks of 8"):
         logits(compiled, padded(0, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("llama", {"causal": False}),
+        ("llama", {"window": Window(3, 0)}),
+        ("llama", {"chunk": 16}),
+        ("llama4", {"chunk": 7}),
+        ("llama4", {"chunk": None}),
+    ],
+    ids=str,
+)
+def test_another_mask_is_an_error_as_the_graph_runs(name, change):
+    """Where the model names nothing to its layers that could be compared as it compiles."""
+    _, compiled = nets(name, lambda spec: replace(spec, kinds=tuple(replace(kind, **change) for kind in spec.kinds)))
+    with pytest.raises(RuntimeError, match="asks for another mask than the spec's kind"):
+        logits(compiled, padded())
 
 
 def test_a_window_off_by_one_is_an_error_as_it_compiles():

@@ -62,7 +62,8 @@ class Attend:
         else:
             mask = self._requested(op.kind, layer, attention_mask, keywords)
             if torch.compiler.is_compiling() and self._first(op.kind) == layer:
-                check_in_graph(op.kind, layer, mask, query.shape[2], keywords)
+                lengths = (query.shape[2], key.shape[2])
+                check_in_graph(op.kind, layer, mask, lengths, keywords, self.strict)
             if op.kind.chunk is not None and query.shape[2] == 1 and mask.first_key != 0:
                 # A cache that has let older keys go need not begin with a chunk: one query's has two bounds instead.
                 mask = within_chunk(mask, attention_mask, op.kind.chunk, key.shape[2])

@@ -13,9 +13,22 @@ from attngen.errors import CallError
 from attngen.integrations.transformers.pattern import Pattern, packed_positions, packed_rows, pattern_of
 
 COLUMNS = 4  # query offset, key offset, first valid key, end of the valid keys; the last two count from the first key
-UNPADDED_COLUMNS = 3  # in a graph, without padding: both offsets, and how many tokens do not see the one before
+# In a graph, besides: how many keys the first and the last query see. Without padding, in the place of what is valid:
+# how many tokens do not see the one before.
+GRAPH_COLUMNS, UNPADDED_COLUMNS = 6, 5
+UNKNOWN = -1  # of a number of keys
 HOLES = "attention_mask has padding between tokens; padding at either end is supported"
 MOVED = "attention_mask has padding on the left, which moves chunks of {}; pad on the right"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How many keys the first and the last query of a call see by the model's mask, padding apart; all (batch,)."""
+
+    by_first: torch.Tensor  # UNKNOWN where the model draws no mask
+    by_last: torch.Tensor
+    first_query: torch.Tensor  # positions
+    first_key: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Mask:
     pattern: Pattern | None  # what the model asks for; None where it cannot be known
     first_key: int | None  # position of the first key: above 0 where a cache has let older keys go
     apart: torch.Tensor | None = None  # in a graph: (batch,) how many tokens do not see the one before
+    seen: Seen | None = None  # in a graph: what some of the queries see
     # Where each sequence begins among the tokens of all rows, if rows are packed; whether a chunk begins there
     # too, None where nothing says so.
     cu_seqlens: torch.Tensor | None = None
@@ -119,18 +133,24 @@ def describe_in_graph(
     device: torch.device | str,
 ) -> torch.Tensor:
     """The descriptor where a compiler is at work, which knows no values: what they must be is asserted as the graph
-    runs. (batch, 1, 1, 4), or 3 for a call without an attention_mask."""
-    columns = UNPADDED_COLUMNS if attention_mask is None else COLUMNS
+    runs. (batch, 1, 1, 6), or 5 for a call without an attention_mask."""
+    columns = UNPADDED_COLUMNS if attention_mask is None else GRAPH_COLUMNS
     descriptor = torch.zeros((batch_size, columns), dtype=torch.int32, device=device)
     descriptor[:, 0] = q_offset
     descriptor[:, 1] = kv_offset
+    descriptor[:, -2:] = UNKNOWN
+    row, head = torch.arange(batch_size, device=device)[:, None], torch.zeros((), dtype=torch.long, device=device)
+    if mask_function is not None:
+        first = descriptor[:, :1].long()
+        key = (torch.arange(kv_length, device=device) + kv_offset)[None]
+        for column, query in ((-2, first), (-1, first + q_length - 1)):
+            descriptor[:, column] = mask_function(row, head, query, key).expand(batch_size, kv_length).sum(1)
     if attention_mask is not None:
         valid = valid_keys(attention_mask, kv_length, kv_offset).to(device)
         descriptor[:, 2], descriptor[:, 3], counts = bounds_of(valid)
         assert_in_graph(descriptor[:, 3] - descriptor[:, 2] == counts, HOLES)
     elif mask_function is not None and q_length == kv_length:
-        row, token = torch.arange(batch_size, device=device)[:, None], torch.arange(1, q_length, device=device)[None]
-        head = torch.zeros((), dtype=torch.long, device=device)
+        token = torch.arange(1, q_length, device=device)[None]
         sees = mask_function(row, head, token, token - 1)
         descriptor[:, 2] = (~sees).expand(batch_size, q_length - 1).sum(1)
     return descriptor[:, None, None, :]
@@ -191,7 +211,7 @@ def is_descriptor(mask: Any) -> bool:
     """Whether ``mask`` is what ``describe_mask_call`` returns, or was before it lost its attribute."""
     if not isinstance(mask, torch.Tensor) or mask.dtype != torch.int32 or mask.dim() != 4:
         return False
-    return mask.shape[1:3] == (1, 1) and mask.shape[3] in (UNPADDED_COLUMNS, COLUMNS)
+    return mask.shape[1:3] == (1, 1) and mask.shape[3] in (COLUMNS, UNPADDED_COLUMNS, GRAPH_COLUMNS)
 
 
 def read_mask(mask: Any, layer: int) -> Mask:
@@ -209,9 +229,11 @@ def read_mask(mask: Any, layer: int) -> Mask:
         raise CallError(f"layer {layer} was given {given} as its mask; a 2-D attention_mask, or none, is supported")
     descriptor = mask[:, 0, 0]
     offsets = descriptor[:, 0] - descriptor[:, 1]
-    if descriptor.shape[1] == UNPADDED_COLUMNS:
-        return Mask(offsets, None, None, None, apart=descriptor[:, 2])
-    return Mask(offsets, descriptor[:, 2:].contiguous(), None, None)
+    columns = descriptor.shape[1]
+    seen = None if columns == COLUMNS else Seen(*descriptor[:, -2:].unbind(1), *descriptor[:, :2].unbind(1))
+    if columns == UNPADDED_COLUMNS:
+        return Mask(offsets, None, None, None, apart=descriptor[:, 2], seen=seen)
+    return Mask(offsets, descriptor[:, 2:4].contiguous(), None, None, seen=seen)
 
 
 def within_chunk(mask: Mask, descriptor: Any, chunk: int, seq_k: int) -> Mask:
