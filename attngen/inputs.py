@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from attngen.op.block_lists import lists_of_table
-from attngen.plan.attention import run_time_arguments
+from attngen.plan.attention import Argument, run_time_arguments
 from attngen.plan.work import first_position
 from attngen.spec.model import Kind
 
 LARGEST_FLOAT8 = 448.0  # of e4m3
 LISTED = 0.4  # of the blocks of keys
-TENSOR_SIZE = 64  # of each dimension of a tensor named in an expression: indices beyond it are clamped
+TENSOR_SIZE = 64  # of a dimension of a tensor that is read at a computed index: those beyond it are clamped
+MOST_ELEMENTS = 2**26  # of such a tensor
 
 
 def make_inputs(
@@ -75,11 +78,27 @@ def make_inputs(
         elif argument.shape == "batch":
             value = torch.randint(0, seq_k + 1, (batch,), generator=generator, device=device, dtype=torch.int32)
         elif argument.shape == "tensor":
-            value = normal(*([TENSOR_SIZE] * argument.rank))
+            counts = {"b": batch, "h": query_heads}
+            counts |= {} if kind.documents else {"i": seq_k, "j": seq_k}
+            value = normal(*_sizes(kind, argument, counts))
         else:
             value = float(normal(1).abs())
         inputs[argument.name] = value
     return inputs
+
+
+def _sizes(kind: Kind, argument: Argument, counts: Mapping[str, int]) -> list[int]:
+    """The shape of a tensor that expressions read: where it is read at a symbol, as many as that has values, or one
+    where the tensor would be too large."""
+    places: dict[int, str] = {}
+    for expression in (kind.mask, kind.score):
+        reads = () if expression is None else expression.read_by_symbol
+        places |= {place: symbol for name, place, symbol in reads if name == argument.name and symbol in counts}
+    shape = [max(counts.get(places.get(place, ""), TENSOR_SIZE), 1) for place in range(argument.rank)]
+    for place in sorted(places, key=lambda place: places[place] != "i"):
+        if math.prod(shape) > MOST_ELEMENTS:
+            shape[place] = 1
+    return shape
 
 
 def _packed(values: torch.Tensor) -> torch.Tensor:

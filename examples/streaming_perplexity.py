@@ -144,10 +144,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="an SVG or PNG to draw")
     parser.add_argument("--draw", action="store_true", help="only show what --json has")
     options = parser.parse_args(arguments)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: this machine has no GPU that PyTorch can use")
+    if options.draw and not options.json.exists():
+        parser.error(f"--draw shows what {options.json} has, which does not exist")
     if not options.draw:
         on_cpu = options.device == "cpu"
-        length = options.length or (1024 if on_cpu else LONGEST)
-        window = options.window or length // 8
+        length = (1024 if on_cpu else LONGEST) if options.length is None else options.length
+        window = length // 8 if options.window is None else options.window
+        if min(length, window, options.texts) < 1:
+            parser.error("--length, --window and --texts are at least 1")
         if length % SEGMENTS or length > LONGEST or length < 2 * window:
             parser.error(f"--length is a multiple of {SEGMENTS}, up to {LONGEST}, and at least twice --window")
         dtype = getattr(torch, options.dtype or ("float32" if on_cpu else "bfloat16"))

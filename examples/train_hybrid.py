@@ -191,7 +191,7 @@ def described(data: dict) -> str:
 
 def table(data: dict) -> str:
     """Final losses, and the differences from SDPA."""
-    lines = [described(data), f"{'':24}{'final loss':>12}{'largest difference':>20}{'mean':>10}"]
+    lines = [described(data), f"{'':24}{f'last {LAST}':>12}{'largest difference':>20}{'mean':>10}"]
     for name, losses in data["losses"].items():
         line = f"{TITLES[name]:24}{final(losses):12.5f}"
         if name != "sdpa" and "sdpa" in data["losses"]:
@@ -247,9 +247,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="an SVG or PNG to draw, of all three")
     parser.add_argument("--draw", action="store_true", help="only show what --json has")
     options = parser.parse_args(arguments)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {options.device}: this machine has no GPU that PyTorch can use")
+    if options.draw and not options.json.exists():
+        parser.error(f"--draw shows what {options.json} has, which does not exist")
     if not options.draw:
         on_cpu = options.device == "cpu"
-        length, batch = options.length or (256 if on_cpu else 2048), options.batch or (2 if on_cpu else 8)
+        length = (256 if on_cpu else 2048) if options.length is None else options.length
+        batch = (2 if on_cpu else 8) if options.batch is None else options.batch
         if min(options.steps, length, batch) < 1:
             parser.error("--steps, --length and --batch are at least 1")
         dtype = getattr(torch, options.dtype or ("float32" if on_cpu else "bfloat16"))

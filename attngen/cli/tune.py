@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -90,9 +90,10 @@ def command(
 
     spec = load_spec(path)
     gpu = resolve_target(target)
+    kinds = chosen_kinds(spec, kind)
     problems = [
         Tuned(spec.name, one, default_batch(seq, batch), queries or seq, seq, backward)
-        for one in chosen_kinds(spec, kind)
+        for one in (with_gradients(kinds) if backward else kinds)
         for seq in seqs or (USUAL_SEQ,)
     ]
     results = search(
@@ -111,6 +112,18 @@ def command(
         print_results(results, gpu)
     if any(result.best is None for _, result in results):
         raise click.exceptions.Exit(1)
+
+
+def with_gradients(kinds: Sequence[Kind]) -> Sequence[Kind]:
+    """Those that have a backward pass, saying which are left out; all where none has."""
+    from attngen.plan.backward import lacks_backward
+
+    reasons = {kind.name: lacks_backward(kind) for kind in kinds}
+    able = [kind for kind in kinds if reasons[kind.name] is None]
+    for kind in kinds if able else ():
+        if reasons[kind.name] is not None:
+            click.echo(f"attngen: {kind.name}: no backward pass: {reasons[kind.name]}", err=True)
+    return able or kinds
 
 
 class Tuned(NamedTuple):

@@ -10,12 +10,12 @@ import torch
 
 from attngen.errors import CallError, NotGeneratedError
 from attngen.nn.learned import owned
-from attngen.op.attention import kind_of_layer, make_op
+from attngen.op.attention import kind_of_layer, make_op, spec_of
 from attngen.op.autograd import records_gradients
 from attngen.op.checks import check_tensor
 from attngen.op.kind import KindOp, autocast
 from attngen.plan.backward import why_no_backward
-from attngen.spec import Spec, load_spec
+from attngen.spec import Spec
 from attngen.spec.model import Kind
 
 Tensor = torch.Tensor
@@ -62,7 +62,7 @@ class Attention(torch.nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        spec = spec if isinstance(spec, Spec) else load_spec(spec)
+        spec = spec_of(spec)
         self.kind = kind_of_layer(spec, layer)
         self.layer = layer
         self.dim = dim

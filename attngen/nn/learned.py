@@ -33,6 +33,8 @@ def owned(kind: Kind, asked: Mapping[str, Sequence[int]]) -> dict[str, Owned]:
 
     CallError for a name that no score reads, or a shape that is not as the spec reads it.
     """
+    if not isinstance(asked, Mapping):
+        raise CallError(f"learned is a {type(asked).__name__}; names with their shapes are needed: {{'bias': (12, 9)}}")
     arguments = dict(_learnable(kind))
     optional = [keyword for keyword, (_, argument) in arguments.items() if argument.name != SINK]
     for keyword in asked:
@@ -61,6 +63,8 @@ def _learnable(kind: Kind) -> Iterator[tuple[str, tuple[int, Argument]]]:
 
 def _fitting(keyword: str, sizes: Sequence[int], heads: int, argument: Argument) -> tuple[int, ...]:
     """The shape that is asked for, if the spec can read it."""
+    if not isinstance(sizes, Sequence):
+        raise CallError(f"'{keyword}' is asked for with {sizes!r}; its shape is needed")
     shape = tuple(sizes)
     fits = shape == (heads,) if argument.shape == "heads" else len(shape) == argument.rank and min(shape) > 0
     if not fits:

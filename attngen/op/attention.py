@@ -32,11 +32,17 @@ def load(spec: str | PathLike[str] | Spec, *, dtype: Dtype | None = None, db: Da
     """
     if dtype is not None and dtype not in DTYPES:
         raise CallError(f"dtype is {dtype!r}; {one_of(DTYPES)} would be right")
-    if not isinstance(spec, Spec):
-        if not isinstance(spec, str | PathLike):
-            raise CallError(f"a spec is the path of a YAML file, or a Spec; this is a {type(spec).__name__}")
-        spec = load_spec(spec)
+    spec = spec_of(spec)
     return Attention(spec if dtype is None else spec.with_dtype(dtype), db)
+
+
+def spec_of(spec: Any) -> Spec:
+    """A spec that is given as such, or as the path of a YAML file."""
+    if isinstance(spec, Spec):
+        return spec
+    if not isinstance(spec, str | PathLike):
+        raise CallError(f"a spec is the path of a YAML file, or a Spec; this is a {type(spec).__name__}")
+    return load_spec(spec)
 
 
 class Attention:
@@ -49,6 +55,7 @@ class Attention:
 
     def __init__(self, spec: Spec, db: Database_ = None) -> None:
         self.spec = spec
+        self._db = db
         self.kinds: dict[str, Op] = {kind.name: make_op(spec.name, kind, db) for kind in spec.kinds}
 
     @property
@@ -85,7 +92,13 @@ class Attention:
         kinds: Mapping[str, Op] = self.__dict__.get("kinds", {})
         if name in kinds:
             return kinds[name]
-        raise AttributeError(f"'{self.__dict__['spec'].name}' has no kind '{name}'; {did_you_mean(name, kinds)}")
+        if not kinds:  # a copy that is being made
+            raise AttributeError(name)
+        raise AttributeError(f"'{self.spec.name}' has no kind '{name}'; {did_you_mean(name, kinds)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies make ops of their own, of the same spec, with the same database."""
+        return Attention, (self.spec, self._db)
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.kinds]
@@ -97,7 +110,9 @@ class Attention:
 def kind_of_layer(spec: Spec, layer: int) -> Kind:
     """The kind of a layer; CallError for one that the spec does not have, or that is not attention."""
     count = len(spec.layer_kinds)
-    if isinstance(layer, bool) or not isinstance(layer, int) or not -count <= layer < count:
+    if isinstance(layer, bool) or not isinstance(layer, int):
+        raise CallError(f"layer is {layer!r}, a {type(layer).__name__}; a Python int is needed")
+    if not -count <= layer < count:
         raise CallError(f"layer {layer!r}; '{spec.name}' has layers 0 to {count - 1}")
     name = spec.layer_kinds[layer]
     if name == EXTERNAL:

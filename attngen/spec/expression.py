@@ -71,8 +71,9 @@ class Expression:
         return tuple(sorted({(node.id, len(node.indices)) for node in walk(self.tree) if isinstance(node, Tensor)}))
 
     @cached_property
-    def by_head(self) -> tuple[tuple[str, int], ...]:
-        """Of tensors that are read by head, the names and which of their indices is ``h``, sorted."""
+    def read_by_symbol(self) -> tuple[tuple[str, int, str], ...]:
+        """Of tensors, the names, which of their indices is one of ``b``, ``h``, ``i`` and ``j`` itself, and which,
+        sorted."""
         reads = [node for node in walk(self.tree) if isinstance(node, Tensor)]
-        places = {(read.id, n) for read in reads for n, index in enumerate(read.indices) if index == Name("h")}
-        return tuple(sorted(places))
+        indices = ((read.id, n, index) for read in reads for n, index in enumerate(read.indices))
+        return tuple(sorted({(name, n, at.id) for name, n, at in indices if isinstance(at, Name) and at.id in "bhij"}))

@@ -76,6 +76,17 @@ def test_tuning_a_backward_pass_that_there_is_not_is_refused(attngen, tmp_path):
     assert "is in float8_e4m3, and has no backward pass" in result.stderr
 
 
+def test_kinds_without_a_backward_pass_are_left_out(attngen, tmp_path):
+    path = tmp_path / "mixed.yaml"
+    path.write_text(
+        "{name: mixed, heads: 2, head_dim: 32, kinds: {eight: {dtype: float8_e4m3}, full: {}}, pattern: [eight, full]}"
+    )
+    options = ["--backward", "--trials", 1, "--workers", 1, "--seq", 256, "--target", "a100", "--json"]
+    result = attngen("tune", path, *options)
+    assert {row["kind"] for row in json.loads(result.stdout)} == {"full"}
+    assert result.stderr == "attngen: eight: no backward pass: is in float8_e4m3\n"
+
+
 def test_run_is_the_whole_job(attngen, tiny, tmp_path):
     result = attngen("run", tiny, "--trials", 2, "--seq", 256, "--out", "out/kernels")
     assert result.exit_code == 0, result.output

@@ -117,6 +117,27 @@ def test_specs_that_cannot_be_used(tmp_path):
         register(parse_spec("heads: 4\nhead_dim: 16\nlayers: 2\nblocks: {size: 40}"))
 
 
+def test_documents_are_told_by_models():
+    with pytest.raises(UsageError, match="kind 'attention' has documents; leave them out"):
+        register(parse_spec("heads: 4\nhead_dim: 16\nlayers: 2\ndocuments: true"))
+
+
+def test_keys_of_another_sequence():
+    from transformers import BertConfig, BertLMHeadModel
+
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    decoder = BertConfig(vocab_size=99, is_decoder=True, add_cross_attention=True, **sizes)
+    net = BertLMHeadModel(decoder).eval()
+    net.set_attn_implementation(register(parse_spec("{heads: 4, head_dim: 16, layers: 1, causal: true}")))
+    with pytest.raises(CallError, match="was given no mask of attngen's, as cross attention is not"):
+        net(input_ids=torch.ones(1, 5, dtype=torch.long), encoder_hidden_states=torch.randn(1, 3, 64), use_cache=False)
+
+
+def test_blocks_that_a_model_selects():
+    with pytest.raises(CallError, match="gives block_indices, the blocks that an indexer selected"):
+        run(LLAMA, block_indices=torch.zeros(1, 1, 30, 2, dtype=torch.int32))
+
+
 def test_another_pattern_on_purpose():
     """strict=False: StreamingLLM's pattern on Llama, and a prefix given with the call."""
     text = f"heads: {{query: 4, kv: 2}}\nhead_dim: 16\nlayers: {SHAPE['num_hidden_layers']}\ncausal: true\n"

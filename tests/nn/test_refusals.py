@@ -18,7 +18,7 @@ NAMED = "heads: 4\nhead_dim: 32\nlayers: 1\nscore: s + training[h]"
     ("options", "message"),
     [
         ({"layer": 9}, "layer 9; 'model' has layers 0 to 8"),
-        ({"layer": True}, "layer True; 'model' has layers 0 to 8"),
+        ({"layer": True}, "layer is True, a bool; a Python int is needed"),
         ({"layer": 1}, "layer 1 of 'model' is external: it is not attention and has no op"),
         ({"layer": 0, "dim": 0}, "dim is 0; the width of x, a positive whole number, is needed"),
         ({"layer": 0, "bias": True}, "bias and rotary are of projections, which a module without 'dim' does not have"),
@@ -28,6 +28,8 @@ NAMED = "heads: 4\nhead_dim: 32\nlayers: 1\nscore: s + training[h]"
         ),
         ({"layer": 6, "learned": {"bia": (4, 9)}}, "kind 'biased' reads no 'bia' that .*; did you mean 'bias'?"),
         ({"layer": 3, "learned": {"sink": (4,)}}, "kind 'sunk' reads no 'sink' that is learned by asking"),
+        ({"layer": 6, "learned": ["bias"]}, "learned is a list; names with their shapes are needed"),
+        ({"layer": 6, "learned": {"bias": 9}}, "'bias' is asked for with 9; its shape is needed"),
         ({"layer": 6, "learned": {"bias": (9,)}}, r"'bias' is asked for with shape \(9,\); a size for each of 2 ind"),
         ({"layer": 6, "learned": {"bias": (4, 0)}}, r"'bias' is asked for with shape \(4, 0\); a size for each of 2"),
         ({"layer": 4, "learned": {"alibi_slopes": (3,)}}, r"asked for with shape \(3,\); \(4,\) is needed"),

@@ -82,8 +82,7 @@ def inputs_of(case: Case) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(case.seed)
     for name, value in inputs.items():
         if name.startswith("doc"):
-            shape = (case.batch, 64) if value.dim() == 2 else (64,)
-            inputs[name] = torch.randint(0, 3, shape, generator=generator, dtype=torch.int32)
+            inputs[name] = torch.randint(0, 3, value.shape, generator=generator, dtype=torch.int32)
     if case.equal_values:
         inputs["v"].fill_(1.0)
     for name, per_head in case.scales:

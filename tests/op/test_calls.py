@@ -1,5 +1,8 @@
 """Calls of the op on CPU tensors: what they return, and what PyTorch makes of them."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch._dynamo.testing
@@ -24,6 +27,15 @@ def test_kinds_are_found_by_name_layer_and_item(attn):
     assert attn.op(-9) is attn.plain
     assert attn.layers == attn.spec.layer_kinds
     assert "plain" in dir(attn)
+
+
+@pytest.mark.parametrize(
+    "again", [copy.deepcopy, lambda attn: pickle.loads(pickle.dumps(attn))], ids=["copy", "pickle"]
+)
+def test_copies_compute_the_same(attn, again):
+    made = again(attn)
+    assert made.spec == attn.spec
+    assert torch.equal(made(**tensors(), layer=0), attn(**tensors(), layer=0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -99,7 +111,7 @@ def test_arguments_may_be_named_like_words_of_a_schema(tmp_path):
     names = ("Tensor", "float", "int", "bool", "str", "Any", "Device", "none")
     score = "s * " + " * ".join(names[:4]) + " + " + " + ".join(f"{name}[i]" for name in names[4:])
     attn = attngen.load(parse_spec(f"heads: 1\nhead_dim: 16\ndtype: float32\nlayers: 1\nscore: '{score}'"))
-    given = dict.fromkeys(names[:4], 1.0) | {name: torch.zeros(3) for name in names[4:]}
+    given = dict.fromkeys(names[:4], 1.0) | {name: torch.zeros(4) for name in names[4:]}
     q = torch.randn(1, 1, 4, 16)
     torch.testing.assert_close(
         attn.attention(q, q, q, **given), torch.nn.functional.scaled_dot_product_attention(q, q, q)

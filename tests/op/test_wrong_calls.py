@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+import attngen
 from attngen.errors import AttngenError, CallError
+from attngen.spec import parse_spec
 from tests.op.call_examples import RANGE, ROW, keywords, tensors
 
 
@@ -195,9 +197,9 @@ WRONG = [
     ),
     ("layer too large", layer(9), "layer 9; 'model' has layers 0 to 8"),
     ("layer too small", layer(-10), "layer -10; 'model' has layers 0 to 8"),
-    ("layer is a name", layer("plain"), "layer 'plain'; 'model' has layers 0 to 8"),
-    ("layer is a flag", layer(True), "layer True; 'model' has layers 0 to 8"),
-    ("layer is a fraction", layer(1.0), "layer 1.0; 'model' has layers 0 to 8"),
+    ("layer is a name", layer("plain"), "layer is 'plain', a str; a Python int is needed"),
+    ("layer is a flag", layer(True), "layer is True, a bool; a Python int is needed"),
+    ("layer is a fraction", layer(1.0), "layer is 1.0, a float; a Python int is needed"),
     ("layer is external", layer(1), "layer 1 of 'model' is external: it is not attention and has no op"),
     ("unknown kind", lambda attn: attn["plane"], "'model' has no kind 'plane'; did you mean 'plain'?"),
     (
@@ -279,3 +281,29 @@ def test_an_unknown_kind_is_an_attribute_error_too(attn):
     with pytest.raises(AttributeError, match=r"^'model' has no kind 'plane'; did you mean 'plain'\?$"):
         _ = attn.plane
     assert not hasattr(attn, "plane")
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ((2, 9), r"'doc' has 2 sequences, shape \(2, 9\); b is one of 3"),
+        ((3, 8), r"'doc' has 8 positions, shape \(3, 8\); i is one of 9"),
+        ((1, 9), None),
+        ((3, 1), None),
+        ((4, 11), None),
+    ],
+    ids=str,
+)
+def test_a_tensor_that_is_read_at_a_symbol_has_one_element_or_all(shape, reason):
+    attn = attngen.load(
+        parse_spec("{heads: 2, head_dim: 16, layers: 1, dtype: float32, mask: 'doc[b, i] == doc[b, j]'}")
+    )
+    q, k = torch.randn(3, 2, 5, 16), torch.randn(3, 2, 9, 16)
+    given = {"doc": torch.zeros(shape, dtype=torch.int32)}
+    if reason is None:
+        torch.testing.assert_close(
+            attn(q, k, k, layer=0, **given), torch.nn.functional.scaled_dot_product_attention(q, k, k)
+        )
+        return
+    with pytest.raises(CallError, match=reason):
+        attn(q, k, k, layer=0, **given)

@@ -13,10 +13,11 @@ from attngen.database import Database
 from attngen.errors import UsageError
 from attngen.integrations.transformers.attend import DTYPES, Attend
 from attngen.integrations.transformers.masks import mask_call
+from attngen.op.attention import spec_of
 from attngen.plan import plan_forward
 from attngen.plan.gathered import plan_gathered
 from attngen.plan.kernels import selects_keys
-from attngen.spec import Spec, load_spec
+from attngen.spec import Spec
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 MEANT_OTHERWISE = ("flash", "sdpa", "flex", "eager", "paged")  # transformers treats names that contain these apart
@@ -43,8 +44,12 @@ def register(
     Registering a name again replaces it. Raises SpecError and UsageError, and NotGeneratedError for kinds whose
     kernels do not exist yet.
     """
-    if not isinstance(spec, Spec):
-        spec = load_spec(spec)
+    spec = spec_of(spec)
+    packed = [kind.name for kind in spec.kinds if kind.documents]
+    if packed:
+        raise UsageError(
+            f"kind '{packed[0]}' has documents; leave them out: models say themselves where sequences are packed"
+        )
     attend = Attend(spec, db, strict)
     enter(name, spec, attend, mask_call)
     for dtype in DTYPES:
