@@ -28,9 +28,10 @@ from attngen.cli.options import (
     target_option,
 )
 from attngen.cli.output import console, print_json, print_table, say, watched
+from attngen.cli.verify import kinds_without_backward
 from attngen.report.configs import brief, titled
 from attngen.report.quantities import digits, duration
-from attngen.spec import Kind, load_spec
+from attngen.spec import Kind, Spec, load_spec
 from attngen.target import Target
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def command(
     kinds = chosen_kinds(spec, kind)
     problems = [
         Tuned(spec.name, one, default_batch(seq, batch), queries or seq, seq, backward)
-        for one in (with_gradients(kinds) if backward else kinds)
+        for one in (with_gradients(spec, kinds) if backward else kinds)
         for seq in seqs or (USUAL_SEQ,)
     ]
     results = search(
@@ -114,16 +115,14 @@ def command(
         raise click.exceptions.Exit(1)
 
 
-def with_gradients(kinds: Sequence[Kind]) -> Sequence[Kind]:
+def with_gradients(spec: Spec, kinds: Sequence[Kind]) -> Sequence[Kind]:
     """Those that have a backward pass, saying which are left out; all where none has."""
-    from attngen.plan.backward import lacks_backward
-
-    reasons = {kind.name: lacks_backward(kind) for kind in kinds}
-    able = [kind for kind in kinds if reasons[kind.name] is None]
-    for kind in kinds if able else ():
-        if reasons[kind.name] is not None:
-            click.echo(f"attngen: {kind.name}: no backward pass: {reasons[kind.name]}", err=True)
-    return able or kinds
+    reasons = kinds_without_backward(spec, [kind.name for kind in kinds])
+    if len(reasons) == len(kinds):
+        return kinds
+    for name, reason in reasons.items():
+        click.echo(f"attngen: {name}: no backward pass: {reason}", err=True)
+    return [kind for kind in kinds if kind.name not in reasons]
 
 
 class Tuned(NamedTuple):
