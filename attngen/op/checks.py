@@ -12,7 +12,7 @@ from attngen.plan.attention import AttentionPlan
 from attngen.spec.model import DTYPES
 
 ALWAYS_OPTIONAL = ("offsets", "key_range")
-MAX_STRIDE = 2**22  # elements from one key to the next; kernels multiply it by a tile's keys in 32 bits
+MAX_STRIDE = 2**22  # elements from one key or query to the next; kernels multiply it by those of a tile in 32 bits
 MAX_EXACT_INT = 2**24  # numbers of expressions are float32 in a kernel
 
 

@@ -12,7 +12,7 @@ from attngen import reference
 from attngen.database import Database
 from attngen.errors import NotGeneratedError
 from attngen.op.arguments import empty_rows
-from attngen.op.checks import keywords_of
+from attngen.op.checks import MAX_STRIDE, keywords_of
 from attngen.op.fused import fuses
 from attngen.op.gradient_launch import (
     Call,
@@ -88,7 +88,7 @@ class Gradients:
         """By kernels."""
         out, lse, *extras, wanted = rest
         given = dict(zip(self._keywords, extras, strict=True))
-        call = Call(q, k, v, with_unit_stride(dout), given)
+        call = Call(readable(q), k, v, readable(dout), given)
         key = (call.signature, *wanted)
         prepared = self._kept.get(key)
         if prepared is None:
@@ -179,6 +179,8 @@ class Gradients:
         return empty_rows(tensor) if name in INPUTS else tensor.new_empty(tensor.shape)
 
 
-def with_unit_stride(tensor: Tensor) -> Tensor:
-    """``tensor`` as kernels take it; one that autograd has expanded is copied."""
-    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] == 1 else tensor.contiguous()
+def readable(tensor: Tensor) -> Tensor:
+    """q, or the gradient of out, as kernels take it: one that autograd has expanded is copied, and one whose rows are
+    too far apart for tiles of them to be counted in 32 bits."""
+    side_by_side = tensor.stride(-1) == 1 or tensor.shape[-1] == 1
+    return tensor if side_by_side and tensor.stride(2) <= MAX_STRIDE else empty_rows(tensor).copy_(tensor)

@@ -4,9 +4,12 @@ import os
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from attngen.op.checks import MAX_STRIDE
+from attngen.op.gradients import readable
 from attngen.spec.expression import Expression
 from attngen.spec.kind import causal_window
 from attngen.spec.model import HeadDim, Heads, Kind, Window
@@ -196,3 +199,12 @@ def trained_cases(draw: st.DrawFn) -> tuple[Case, bool]:
 def test_any_kind_tiles_and_sizes(gradients, drawn):
     case, of_lse = drawn
     gradients(case, of_lse=of_lse)
+
+
+def test_what_kernels_cannot_read_as_it_is_laid_out_is_copied():
+    """Rows of q that lie too far apart for a tile of them, in the order of heads and positions that q has."""
+    far = torch.randn(3 * (MAX_STRIDE + 16)).as_strided((2, 4, 3, 16), (64, 16, MAX_STRIDE + 16, 1))
+    copied = readable(far)
+    assert torch.equal(copied, far) and copied.stride() == (3 * 64, 16, 64, 1)
+    assert readable(copied) is copied
+    assert torch.equal(readable(torch.ones(2, 4, 3, 1).expand(2, 4, 3, 16)), torch.ones(2, 4, 3, 16))
