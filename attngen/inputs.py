@@ -81,6 +81,8 @@ def make_inputs(
             counts = {"b": batch, "h": query_heads}
             counts |= {} if kind.documents else {"i": seq_k, "j": seq_k}
             value = normal(*_sizes(kind, argument, counts))
+            if kind.mask is not None and argument.name in dict(kind.mask.tensors):
+                value = value.round()  # few values, so that some are equal
         else:
             value = float(normal(1).abs())
         inputs[argument.name] = value
