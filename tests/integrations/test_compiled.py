@@ -17,18 +17,24 @@ from tests.integrations.test_packing import packed, rows
 from tests.integrations.test_training import off_by
 
 
-def nets(name: str, change=None):
+def nets(name: str, change=None, device: str = "cpu"):
     """A model with its spec, perhaps changed, and the same compiled."""
     torch._dynamo.reset()
-    net = made(name, num_hidden_layers=2).eval()
+    net = made(name, num_hidden_layers=2).eval().to(device)
     spec = import_config(net.config.to_dict()).spec
     net.set_attn_implementation(register(spec if change is None else change(spec), name="attngen-compiled"))
     return net, torch.compile(net, backend="aot_eager", fullgraph=True)
 
 
 def logits(net, inputs):
+    """Or hidden states, of a model that has no head."""
+    options = {} if net.config.model_type == "modernbert" else {"use_cache": False}
     with torch.no_grad():
-        return net(**inputs, use_cache=False).logits.double()
+        return net(**inputs, **options)[0].double()
+
+
+def moved(inputs, device):
+    return {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in inputs.items()}
 
 
 def padded(*hidden: int) -> dict[str, torch.Tensor]:
@@ -39,10 +45,26 @@ def padded(*hidden: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def test_packed_sequences_told_by_the_call():
-    net, compiled = nets("mistral")
-    inputs = packed(rows(), said=True)
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_packed_sequences_told_by_the_call(device):
+    net, compiled = nets("mistral", device=device)
+    inputs = moved(packed(rows(), said=True), device)
     assert difference(logits(compiled, inputs), logits(net, inputs)) < ROUNDING
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", ["llama", "mistral", "llama4", "modernbert"])
+def test_what_is_asserted_holds_where_all_is_well(name, device):
+    """With padding and without, for two lengths."""
+    net, compiled = nets(name, device=device)
+    for inputs in (padded(), padded(18, 19), {"input_ids": padded()["input_ids"][:, :13]}):
+        given = moved(inputs, device)
+        valid = given.get("attention_mask", torch.ones_like(given["input_ids"])) > 0
+        found, expected = (logits(each, given)[valid] for each in (compiled, net))
+        assert difference(found, expected) < ROUNDING
 
 
 def test_what_values_say_is_asserted_as_the_graph_runs():
