@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from king_james import verses, word_ids
+from options import add_device
 from transformers import ModernBertConfig, ModernBertModel
 
 from attngen.integrations.transformers import register
@@ -68,7 +69,7 @@ def relative(states: torch.Tensor, exact: torch.Tensor) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--length", type=int, default=256, help="tokens of the longest row (default 256)")
     parser.add_argument("--dtype", help="bfloat16 (default on a GPU), float16 or float32 (default on a CPU)")
     options = parser.parse_args(arguments)

@@ -12,6 +12,7 @@ import sys
 
 import torch
 from king_james import verses
+from options import add_device
 from smollm2 import SPEC, compare, load
 
 from attngen.spec import load_spec
@@ -19,7 +20,7 @@ from attngen.spec import load_spec
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--length", type=int, default=384, help="tokens of the text (default 384)")
     parser.add_argument("--dtype", help="bfloat16 (default on a GPU), float16 or float32 (default on a CPU)")
     parser.add_argument("--random", action="store_true", help="random weights instead of the real ones")

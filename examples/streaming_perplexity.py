@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from king_james import verses
+from options import add_device, kept
 from smollm2 import REST, SPEC, compare, load, losses
 
 from attngen.integrations.transformers import register
@@ -133,7 +134,7 @@ def run(device: str, length: int, window: int, first: int, count: int, dtype: to
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--length", type=int, help=f"tokens of a text (1024 on a CPU, {LONGEST} on a GPU)")
     parser.add_argument("--window", type=int, help="keys of the window (an eighth of the length)")
     parser.add_argument("--first", type=int, default=4, help="keys that stay in sight (4)")
@@ -144,10 +145,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="an SVG or PNG to draw")
     parser.add_argument("--draw", action="store_true", help="only show what --json has")
     options = parser.parse_args(arguments)
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error(f"--device {options.device}: this machine has no GPU that PyTorch can use")
-    if options.draw and not options.json.exists():
-        parser.error(f"--draw shows what {options.json} has, which does not exist")
     if not options.draw:
         on_cpu = options.device == "cpu"
         length = (1024 if on_cpu else LONGEST) if options.length is None else options.length
@@ -162,7 +159,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(data, indent=1) + "\n")
-    data = json.loads(options.json.read_text())
+    data = kept(parser, options.json)
     print(table(data))
     if options.out is not None:
         draw(data, options.out)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from king_james import verses
+from options import add_device, kept
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention, silu
 
 from attngen.nn import Attention
@@ -238,7 +239,7 @@ def draw(data: dict, path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--attention", nargs="+", choices=TITLES, default=list(TITLES), help="default: all three")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add_device(parser)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--length", type=int, help="bytes of a text (256 on a CPU, 2048 on a GPU)")
     parser.add_argument("--batch", type=int, help="texts of a step (2 on a CPU, 8 on a GPU)")
@@ -247,10 +248,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="an SVG or PNG to draw, of all three")
     parser.add_argument("--draw", action="store_true", help="only show what --json has")
     options = parser.parse_args(arguments)
-    if options.device.startswith("cuda") and not torch.cuda.is_available():
-        parser.error(f"--device {options.device}: this machine has no GPU that PyTorch can use")
-    if options.draw and not options.json.exists():
-        parser.error(f"--draw shows what {options.json} has, which does not exist")
     if not options.draw:
         on_cpu = options.device == "cpu"
         length = (256 if on_cpu else 2048) if options.length is None else options.length
@@ -264,7 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
         data = {"device": where, "dtype": str(dtype).removeprefix("torch."), "length": length, "batch": batch}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps({**data, "losses": losses}, indent=1) + "\n")
-    data = json.loads(options.json.read_text())
+    data = kept(parser, options.json)
     print(table(data))
     if data["losses"].keys() != TITLES.keys():
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import click
@@ -113,6 +113,14 @@ def chosen_kinds(spec: Spec, name: str | None) -> tuple[Kind, ...]:
     if name not in names:
         raise UsageError(f"{spec.name} has no kind '{name}'; {did_you_mean(name, names)}")
     return (spec.kind(name),)
+
+
+def kinds_without_backward(spec: Spec, names: Iterable[str]) -> dict[str, str]:
+    """The kinds of ``names`` that have no backward pass, and what stands against it."""
+    from attngen.plan.backward import lacks_backward
+
+    reasons = {name: lacks_backward(spec.kind(name)) for name in names}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def default_batch(seq: int, batch: int | None) -> int:

@@ -19,6 +19,7 @@ from attngen.cli.options import (
     db_option,
     default_batch,
     json_option,
+    kinds_without_backward,
     machine_gpu,
     quiet_option,
     resolve_target,
@@ -29,7 +30,7 @@ from attngen.cli.options import (
 from attngen.cli.output import print_json, print_table, say, watched
 from attngen.cli.show import print_tunings
 from attngen.cli.tune import Tuned, search
-from attngen.cli.verify import findings, kinds_without_backward, passed, print_findings, watch
+from attngen.cli.verify import findings, passed, print_findings, watch
 from attngen.report.configs import brief, titled
 from attngen.report.layers import counted
 from attngen.report.quantities import duration

@@ -21,6 +21,7 @@ from attngen.cli.options import (
     default_batch,
     json_option,
     kind_option,
+    kinds_without_backward,
     quiet_option,
     resolve_target,
     seqs_option,
@@ -28,7 +29,6 @@ from attngen.cli.options import (
     target_option,
 )
 from attngen.cli.output import console, print_json, print_table, say, watched
-from attngen.cli.verify import kinds_without_backward
 from attngen.report.configs import brief, titled
 from attngen.report.quantities import digits, duration
 from attngen.spec import Kind, Spec, load_spec

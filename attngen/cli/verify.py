@@ -12,6 +12,7 @@ from attngen.cli.options import (
     db_option,
     json_option,
     kind_option,
+    kinds_without_backward,
     machine_gpu,
     quiet_option,
     resolve_target,
@@ -83,14 +84,6 @@ def passed(found: Iterable[Finding]) -> bool:
     """Whether something was verified and nothing was wrong."""
     found = list(found)
     return any(f.status == "ok" for f in found) and not any(f.status == "failed" for f in found)
-
-
-def kinds_without_backward(spec: Spec, names: Iterable[str]) -> dict[str, str]:
-    """The kinds of ``names`` that have no backward pass, and what stands against it."""
-    from attngen.plan.backward import lacks_backward
-
-    reasons = {name: lacks_backward(spec.kind(name)) for name in names}
-    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def print_findings(found: list[Finding], target: Target | None, forward_only: Mapping[str, str]) -> None:

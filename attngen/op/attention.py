@@ -92,9 +92,7 @@ class Attention:
         kinds: Mapping[str, Op] = self.__dict__.get("kinds", {})
         if name in kinds:
             return kinds[name]
-        if not kinds:  # a copy that is being made
-            raise AttributeError(name)
-        raise AttributeError(f"'{self.spec.name}' has no kind '{name}'; {did_you_mean(name, kinds)}")
+        raise AttributeError(f"'{self.__dict__['spec'].name}' has no kind '{name}'; {did_you_mean(name, kinds)}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies make ops of their own, of the same spec, with the same database."""

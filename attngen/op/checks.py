@@ -124,7 +124,6 @@ def _check_extras(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras:
                 )
             if value.numel() == 0:
                 raise CallError(f"'{argument.name}' is empty, shape {_shape(value)}; at least one element is needed")
-            _check_reads(plan, argument.name, value, _reads_of(plan, q, k, extras, batch))
             continue
         if argument.shape in ("scale", "kv scale"):
             _check_scale(argument.name, value, heads if argument.shape == "scale" else k.shape[1])
@@ -140,30 +139,24 @@ def _check_extras(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras:
             "among the keys that were compressed"
         )
     check_placed(batch, q.device, extras.get("offsets"), extras.get("key_range"))
+    _check_reads(plan, q, k, extras, batch)
 
 
-def _reads_of(
-    plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any], batch: int
-) -> dict[str, tuple[int, str]]:
-    """How many values each symbol of an expression takes, and what they are; without those that only the call's values
-    say."""
+def _check_reads(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any], batch: int) -> None:
+    """CallError for a tensor of an expression that has more than one element along a symbol, but not all; one is read
+    for every value. What only the call's values say is not known."""
+    expressions = [expression for expression in (plan.kind.mask, plan.kind.score) if expression is not None]
     counts = {"b": (batch, "sequences"), "h": (q.shape[1], "heads")}
     if not plan.kind.documents:
         counts["j"] = (k.shape[2], "keys")
         if extras.get("offsets") is None:  # the last query sits at the last key
             counts["i"] = (k.shape[2], "positions")
-    return counts
-
-
-def _check_reads(plan: AttentionPlan, name: str, value: torch.Tensor, counts: Mapping[str, tuple[int, str]]) -> None:
-    """CallError for a tensor that has more than one element along a symbol, but not all; one is read for every."""
-    for expression in (plan.kind.mask, plan.kind.score):
-        for read, place, symbol in () if expression is None else expression.read_by_symbol:
-            count, words = counts.get(symbol, (0, ""))
-            if read == name and 1 < value.shape[place] < count:
-                raise CallError(
-                    f"'{name}' has {value.shape[place]} {words}, shape {_shape(value)}; {symbol} is one of {count}"
-                )
+    for name, place, symbol in (read for expression in expressions for read in expression.read_by_symbol):
+        value, (count, words) = extras[name], counts.get(symbol, (0, ""))
+        if 1 < value.shape[place] < count:
+            raise CallError(
+                f"'{name}' has {value.shape[place]} {words}, shape {_shape(value)}; {symbol} is one of {count}"
+            )
 
 
 def _documents(q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any]) -> int:

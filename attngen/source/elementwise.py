@@ -95,9 +95,10 @@ def row_bounds(
             if not present:
                 continue
             text = scalars.write(expression, tile.symbols)
-            if valid and name == "row_end":
+            cut = bool(valid) and name == "row_end"
+            if cut:
                 text = f"tl.where({valid}, {text}, position)"
-            if I in expression.free_symbols or (valid and name == "row_end"):
+            if cut or I in expression.free_symbols:
                 bounds.append(Assignment(f"{name}{suffix}", text))
                 tests.append(f"({tile.of_columns} {relation} {name}{suffix}[:, None])")
             elif expression.is_Symbol:

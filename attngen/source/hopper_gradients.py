@@ -91,7 +91,7 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
         partitions.append(Role("produce", produce, 1, "PRODUCER_REGISTERS"))
     elif shape.fused:
         seen = _in_gluon(loop_of(plan_forward(plan.kind).loops[0]))
-        seen_bounds = [seen["outer_first"], seen["outer_end"]]
+        seen_first, seen_end = seen_bounds = [seen["outer_first"], seen["outer_end"]]
         added = ["dq_ptr", "stride_dqb", "stride_dqh", "stride_dqs", "sums_ptr", "ds_tiles", "turn"]
         consume = [*results, *added, *buffers, *rows, *full, *locate, *callers]
         awaiting, passing = ["turn", "turns_ptr", *locate], ["turns_ptr", *locate]
@@ -99,8 +99,8 @@ def hopper_gradients_context(plan: BackwardPlan, config: Config, common: dict[st
             "part_width": shape.part_width(plan),
             "block_names": ["offset", *_used(seen_bounds, ["key_first", "key_end"])],
             "block_symbols": _used(seen_bounds, SYMBOLS),
-            "seen_first": f"gl.to_tensor({first})" if (first := seen["outer_first"]) == "key_first" else first,
-            "seen_end": seen["outer_end"],
+            "seen_first": "gl.to_tensor(key_first)" if seen_first == "key_first" else seen_first,
+            "seen_end": seen_end,
             "await_names": awaiting,
             "pass_names": passing,
         }

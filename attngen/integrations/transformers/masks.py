@@ -224,12 +224,12 @@ def read_mask(mask: Any, layer: int) -> Mask:
         if read is None:
             raise CallError(f"layer {layer} was given a mask of its own drawing; a 2-D attention_mask is supported")
         return read
+    if mask is None:
+        raise CallError(
+            f"layer {layer} was given no mask of attngen's, as cross attention is not; a model's attention to its own "
+            "tokens is supported"
+        )
     if not is_descriptor(mask):
-        if mask is None:
-            raise CallError(
-                f"layer {layer} was given no mask of attngen's, as cross attention is not; a model's attention to its "
-                "own tokens is supported"
-            )
         given = f"a mask of shape {tuple(mask.shape)}" if isinstance(mask, torch.Tensor) else f"{type(mask).__name__}"
         raise CallError(f"layer {layer} was given {given} as its mask; a 2-D attention_mask, or none, is supported")
     descriptor = mask[:, 0, 0]

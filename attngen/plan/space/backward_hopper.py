@@ -76,7 +76,7 @@ def why_not_fused(plan: BackwardPlan, target: Target) -> str | None:
 
 def fused_is_faster(plan: BackwardPlan, target: Target, batch: int, seq_q: int, seq_k: int) -> bool:
     """Whether ``hopper_fused`` should be faster than two kernels, where no times of both were measured."""
-    span = plan_forward(plan.kind).span
+    span = _span(plan)
     grouped = plan.kind.heads.group > 1
     least = FUSED_LENGTH * (1 + grouped) if span is None else FUSED_SPANS * sum(span)
     programs = -(-seq_k // FUSED_KEYS) * plan.kind.heads.kv * batch
@@ -140,7 +140,7 @@ def parameters_fused(plan: BackwardPlan, target: Target) -> tuple[Parameter, ...
         Parameter("num_warps", (4,)),
         Parameter("num_stages", (2, 3)),
         _together(plan),
-        Parameter("BLOCKS_TOGETHER", (1,) if plan_forward(plan.kind).span is None else (1, FUSED_RUN)),
+        Parameter("BLOCKS_TOGETHER", (1,) if _span(plan) is None else (1, FUSED_RUN)),
     )
 
 
@@ -226,7 +226,7 @@ def preferences_wide(plan: BackwardPlan, target: Target, problem: Problem | None
 def preferences_fused(plan: BackwardPlan, target: Target, problem: Problem | None) -> list[Config]:
     """What a default is taken from, best first."""
     tile = {"BLOCK_M": FUSED_QUERIES, "BLOCK_N": FUSED_KEYS}
-    window = plan_forward(plan.kind).span is not None
+    window = _span(plan) is not None
     # Without a window all blocks of a head begin with the same tile: the fewer there are at a time, the fewer wait.
     crowded = plan.kind.causal and not window and plan.kind.heads.group == 1
     run, together = FUSED_RUN if window else 1, 16 if crowded else 8
@@ -248,8 +248,13 @@ def _preference(plan: BackwardPlan, schedule: str, tile: dict[str, int], stages:
 
 
 def _in_small_window(plan: BackwardPlan) -> bool:
-    span = plan_forward(plan.kind).span
+    span = _span(plan)
     return span is not None and sum(span) <= SMALL_WINDOW
+
+
+def _span(plan: BackwardPlan) -> tuple[int, int] | None:
+    """How many keys on each side of its own a query sees; None where that is not bounded."""
+    return plan_forward(plan.kind).span
 
 
 def shared_bytes(plan: BackwardPlan, config: Config, target: Target) -> int:

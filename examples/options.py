@@ -1,0 +1,28 @@
+"""What the command lines of the scripts beside this have in common."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device``: a GPU where there is one."""
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", type=usable, default=default, help=f"default: {default}, on this machine")
+
+
+def usable(device: str) -> str:
+    """The device, which a machine without a GPU may lack."""
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError(f"{device}: this machine has no GPU that PyTorch can use")
+    return device
+
+
+def kept(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
+    """What ``--json`` has, of this run or of an earlier one."""
+    if not path.exists():
+        parser.error(f"--draw shows what {path} has, which does not exist")
+    return json.loads(path.read_text())
