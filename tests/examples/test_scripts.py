@@ -79,6 +79,31 @@ def test_modernbert_sees_a_window_off_by_one(script, capsys, monkeypatch):
     assert "DISAGREE" in capsys.readouterr().out
 
 
+def test_modernbert_trains(script, capsys, tmp_path):
+    module = script("modernbert_training", small_modernbert)
+    file = tmp_path / "training.json"
+    asked = ["--device", "cpu", "--length", "48", "--steps", "3", "--json", str(file)]
+    assert module.main(asked) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    taken = json.loads(file.read_text())["attentions"]
+    assert taken["attngen"]["loss"] == pytest.approx(taken["sdpa"]["loss"], abs=1e-5)
+    assert taken["flash"]["loss"] != pytest.approx(taken["sdpa"]["loss"], abs=1e-3)  # its windows see all
+    assert taken["sdpa"]["peak_mib"] is None
+    assert module.main([*asked, "--attention", "attngen", "--steps", "6"]) == 0
+    assert json.loads(file.read_text())["attentions"]["attngen"]["loss"] < taken["attngen"]["loss"] - 0.1  # it learns
+    with pytest.raises(SystemExit):
+        module.main(["--device", "cpu", "--steps", "0"])
+    assert "--length, --batch and --steps are at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("ours", "too_much"), [(1020, False), (1021, True), (None, False)])
+def test_memory_of_modernbert_is_held_to_that_of_flash_attention(script, ours, too_much):
+    module = script("modernbert_training", small_modernbert)
+    taken = {"attngen": {"peak_mib": ours}, "flash": {"peak_mib": ours and 1000}}
+    assert module.too_much(taken) == too_much
+    assert not module.too_much({"attngen": taken["attngen"]})
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_smollm2(script, capsys, dtype):
     module = script("smollm2_losses", small_llama)
@@ -269,6 +294,12 @@ def test_streaming_with_real_weights(tmp_path):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 def test_modernbert_on_the_gpu(dtype):
     child = run("modernbert_hidden_states.py", "--device", "cuda", "--length", "1024", "--dtype", dtype)
+    assert child.returncode == 0, child.stdout + child.stderr[-2000:]
+
+
+@pytest.mark.gpu
+def test_modernbert_trains_in_little_memory():
+    child = run("modernbert_training.py", "--device", "cuda", "--length", "2048", "--steps", "2")
     assert child.returncode == 0, child.stdout + child.stderr[-2000:]
 
 
