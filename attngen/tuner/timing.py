@@ -13,7 +13,7 @@ WARMUP_MS = 15.0
 BUDGET_MS = 60.0  # of measured calls for one candidate
 MOST_CALLS, LEAST_CALLS = 100, 5
 HOPELESS = 1.5  # times the best: the fewest calls tell enough
-ROUNDS = 6  # of a race
+ROUNDS = 6  # of a race, at least
 
 
 class Timer:
@@ -32,11 +32,12 @@ class Timer:
         return summary(self._sample(call, _calls(BUDGET_MS, estimate, least=LEAST_CALLS)))
 
     def race(self, calls: Sequence[Callable[[], object]]) -> list[Timing]:
-        """Times of several calls taken in turns."""
+        """Times of several calls taken in turns, each after every other as often: at the power limit of a GPU, a call
+        is slower after one that drew more."""
         counts = [_calls(BUDGET_MS, self._median(self._sample(call, 3)), least=LEAST_CALLS) for call in calls]
         times: list[list[float]] = [[] for _ in calls]
-        for turn in range(ROUNDS):
-            order = range(len(calls)) if turn % 2 == 0 else reversed(range(len(calls)))
+        rounds = balanced_rounds(len(calls))
+        for order in rounds * -(-ROUNDS // len(rounds)):
             for n in order:
                 times[n] += self._sample(calls[n], max(LEAST_CALLS, counts[n] // 2))
         return [summary(sample) for sample in times]
@@ -56,6 +57,14 @@ class Timer:
     @staticmethod
     def _median(times: Sequence[float]) -> float:
         return summary(times).median_ms
+
+
+def balanced_rounds(count: int) -> list[list[int]]:
+    """Orders of so many, in which each is at every place, and right after every other, as often (Williams 1949,
+    "Experimental designs balanced for the estimation of residual effects of treatments")."""
+    steps = [n // 2 if n % 2 == 0 else count - 1 - n // 2 for n in range(count)]
+    orders = [[(first + step) % count for step in steps] for first in range(count)]
+    return orders if count % 2 == 0 else orders + [order[::-1] for order in orders]
 
 
 def _calls(budget_ms: float, each_ms: float, least: int) -> int:
