@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,12 +29,13 @@ def make_inputs(
     seed: int = 0,
     dtype: torch.dtype | None = None,
     heads: tuple[int, int] | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Keywords of a call: q, k, v in the kind's dtype (or ``dtype``), then what its spec leaves to run time.
 
-    Of packed documents the batch is one row of tokens, cut into one document more at random places. ``heads`` replaces
-    the kind's (query, kv) head counts, for checks that need not run them all. What is quantised is scaled to the range
-    of its dtype, q and v by head and k as a whole; heads differ in size.
+    Of packed documents the batch is one row of tokens, cut into one document more at random places, or into those of
+    ``lengths``. ``heads`` replaces the kind's (query, kv) head counts, for checks that need not run them all. What is
+    quantised is scaled to the range of its dtype, q and v by head and k as a whole; heads differ in size.
     """
     generator = torch.Generator(device=device).manual_seed(seed)
     dtype = dtype or getattr(torch, kind.torch_dtype)
@@ -56,9 +57,10 @@ def make_inputs(
         inputs[name] = values.to(dtype)
     if kind.documents:
         inputs = {name: _packed(values) for name, values in inputs.items()}
-        lengths = zip(("q", "k"), (batch * seq_q, batch * seq_k), strict=True)
-        inputs |= {f"cu_seqlens_{side}": uneven(total, batch + 1, generator, device) for side, total in lengths}
-        batch += 1
+        for side, total in (("q", batch * seq_q), ("k", batch * seq_k)):
+            ends = uneven(total, batch + 1, generator, device) if lengths is None else ends_of(lengths, device)
+            inputs[f"cu_seqlens_{side}"] = ends
+        batch = len(ends) - 1
     if kind.blocks is not None:
         rows, columns = (-(-length // kind.blocks.size) for length in (seq_q, seq_k))
         table = torch.rand(batch, query_heads, rows, columns, generator=generator, device=device) < LISTED
@@ -92,10 +94,10 @@ def make_inputs(
 def _sizes(kind: Kind, argument: Argument, counts: Mapping[str, int]) -> list[int]:
     """The shape of a tensor that expressions read: where it is read at a symbol, as many as that has values, or one
     where the tensor would be too large."""
-    places: dict[int, str] = {}
-    for expression in (kind.mask, kind.score):
-        reads = () if expression is None else expression.read_by_symbol
-        places |= {place: symbol for name, place, symbol in reads if name == argument.name and symbol in counts}
+    places: dict[int, str] = {}  # the symbol with most values, where several read a place
+    for name, place, symbol in kind.read_by_symbol:
+        if name == argument.name and counts.get(symbol, 0) > counts.get(places.get(place, ""), 0):
+            places[place] = symbol
     shape = [max(counts.get(places.get(place, ""), TENSOR_SIZE), 1) for place in range(argument.rank)]
     for place in sorted(places, key=lambda place: places[place] != "i"):
         if math.prod(shape) > MOST_ELEMENTS:
@@ -107,6 +109,11 @@ def _packed(values: torch.Tensor) -> torch.Tensor:
     """The sequences of a batch one after the other, a batch of one."""
     batch, heads, length, dim = values.shape
     return values.transpose(1, 2).reshape(1, batch * length, heads, dim).transpose(1, 2)
+
+
+def ends_of(lengths: Sequence[int], device: torch.device | str) -> torch.Tensor:
+    """Where documents of some lengths begin, and where the last one ends."""
+    return torch.tensor([0, *lengths], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
 
 
 def uneven(tokens: int, documents: int, generator: torch.Generator, device: torch.device | str) -> torch.Tensor:

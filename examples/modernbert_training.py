@@ -63,7 +63,7 @@ def train(attention: str, options: argparse.Namespace) -> dict:
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION) if attention == "flash" else nullcontext():
         for step in range(WARM_UP + options.steps):
             if on_gpu and step == WARM_UP:
-                torch.cuda.reset_peak_memory_stats()
+                torch.cuda.reset_peak_memory_stats(device)
             began = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
                 loss = model(**inputs).loss
@@ -74,7 +74,7 @@ def train(attention: str, options: argparse.Namespace) -> dict:
             times.append(time.perf_counter() - began)
     return {
         "step_ms": round(1e3 * statistics.median(times[WARM_UP:]), 2),
-        "peak_mib": torch.cuda.max_memory_allocated() >> 20 if on_gpu else None,
+        "peak_mib": torch.cuda.max_memory_allocated(device) >> 20 if on_gpu else None,
         "loss": round(last, 5),
     }
 

@@ -16,7 +16,13 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def usable(device: str) -> str:
     """The device, which a machine without a GPU may lack."""
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"{device}: cpu or cuda would be right")
+    if kind == "cuda" and not torch.cuda.is_available():
         raise argparse.ArgumentTypeError(f"{device}: this machine has no GPU that PyTorch can use")
     return device
 

@@ -95,7 +95,7 @@ class Attention:
         raise AttributeError(f"'{self.__dict__['spec'].name}' has no kind '{name}'; {did_you_mean(name, kinds)}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies make ops of their own, of the same spec, with the same database."""
+        """Copies make ops of their own, of the same spec, whose configs come from the same database."""
         return Attention, (self.spec, self._db)
 
     def __dir__(self) -> list[str]:

@@ -145,13 +145,12 @@ def _check_extras(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras:
 def _check_reads(plan: AttentionPlan, q: torch.Tensor, k: torch.Tensor, extras: Mapping[str, Any], batch: int) -> None:
     """CallError for a tensor of an expression that has more than one element along a symbol, but not all; one is read
     for every value. What only the call's values say is not known."""
-    expressions = [expression for expression in (plan.kind.mask, plan.kind.score) if expression is not None]
     counts = {"b": (batch, "sequences"), "h": (q.shape[1], "heads")}
     if not plan.kind.documents:
         counts["j"] = (k.shape[2], "keys")
         if extras.get("offsets") is None:  # the last query sits at the last key
             counts["i"] = (k.shape[2], "positions")
-    for name, place, symbol in (read for expression in expressions for read in expression.read_by_symbol):
+    for name, place, symbol in plan.kind.read_by_symbol:
         value, (count, words) = extras[name], counts.get(symbol, (0, ""))
         if 1 < value.shape[place] < count:
             raise CallError(

@@ -7,11 +7,24 @@ from collections.abc import Iterable, Sequence
 from attngen.plan.attention import Argument
 from attngen.source.text import call
 
+COUNTS = {  # how many values a symbol has
+    "b": "q.shape[0]",
+    "h": "_SHAPE.heads",
+    "i": "k.shape[2] if offsets is None else 0",  # else not known here
+    "j": "k.shape[2]",
+}
 
-def checks_of(function: str, arguments: Sequence[Argument], q: str = "q", needed: Sequence[str] = ()) -> Iterable[str]:
+
+def checks_of(
+    function: str,
+    arguments: Sequence[Argument],
+    q: str = "q",
+    needed: Sequence[str] = (),
+    reads: Sequence[tuple[str, int, str]] = (),
+) -> Iterable[str]:
     """Statements that check, and make contiguous, what comes beside the queries ``q``, keys and values.
 
-    ``needed``: which of offsets and key_range must be given.
+    ``needed``: which of offsets and key_range must be given; ``reads``: ``Kind.read_by_symbol``.
     """
     sizes = {"heads": "(_SHAPE.heads,)", "batch": f"({q}.shape[0],)", "range": f"({q}.shape[0], 2)"}
     always = (Argument("offsets", "batch", 1, ""), Argument("key_range", "batch", 2, ""))
@@ -19,7 +32,9 @@ def checks_of(function: str, arguments: Sequence[Argument], q: str = "q", needed
         name = argument.name
         given = [f'"{function}"', f'"{name}"', name]
         if argument.shape == "tensor":
-            yield _statement("_common.check_indexed", [*given, str(argument.rank), q])
+            sized = [f"({place}, {COUNTS[symbol]})" for of, place, symbol in reads if of == name]
+            sized = [f"({', '.join(sized)},)"] if sized else []
+            yield _statement("_common.check_indexed", [*given, str(argument.rank), q, *sized])
         elif argument.shape == "scalar":
             yield _statement(f"{name} = _common.check_number", given)
         elif argument.shape in ("scale", "kv scale"):

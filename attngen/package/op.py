@@ -115,7 +115,7 @@ def make_op(plan: ForwardPlan, function: str, table: tuple[Row, ...], note: str 
         **described(kind, function),
         documentation=_documentation(plan),
         signature=_signature(plan),
-        checks=tuple(checks_of(function, plan.arguments, needed=_needed(plan))),
+        checks=tuple(checks_of(function, plan.arguments, needed=_needed(plan), reads=kind.read_by_symbol)),
         variants=variants,
         rows=tuple(_table_row(row, by_config[row.config], plan) for row in table),
         arguments=_arguments(plan, variants, loads),

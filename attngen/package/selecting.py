@@ -68,7 +68,8 @@ class SelectingOp:
     @property
     def checks(self) -> tuple[str, ...]:
         """Statements that check what comes beside queries, keys, values and lists."""
-        return tuple(checks_of(self.function, run_time_arguments(self.kind)))
+        reads = self.kind.read_by_symbol
+        return tuple(checks_of(self.function, run_time_arguments(self.kind), reads=reads))
 
     @property
     def bounds(self) -> tuple[str, str]:

@@ -162,6 +162,12 @@ class Kind:
         """The dtype of out."""
         return "bfloat16" if self.quantised else self.dtype
 
+    @property
+    def read_by_symbol(self) -> tuple[tuple[str, int, str], ...]:
+        """What ``Expression.read_by_symbol`` has, of mask and score."""
+        expressions = (self.mask, self.score)
+        return tuple(read for expression in expressions if expression is not None for read in expression.read_by_symbol)
+
     def with_dtype(self, dtype: Dtype) -> Kind:
         """The same kind, computed in another dtype."""
         return replace(self, dtype=dtype, branches=tuple(branch.with_dtype(dtype) for branch in self.branches))

@@ -47,6 +47,11 @@ def test_what_is_measured_and_counted(backward, tmp_path):
     assert rows[0].tflops == pytest.approx(packed_work(PACKED, LENGTHS, H100, backward).flops * 1e-9)
 
 
+def test_tensors_have_an_element_for_each_document():
+    kind = parse_spec(f"{{{FIELDS}, documents: true, score: 's + u[b]'}}").kinds[0]
+    assert packed_inputs(kind, LENGTHS, "cpu")["u"].shape == (3,)
+
+
 def test_a_spec_with_documents():
     """As many tokens as the sizes say, in documents up to that length."""
     spec = parse_spec(f"{{name: x, {FIELDS}, documents: true}}")

@@ -5,6 +5,7 @@ import torch
 
 import attngen
 from attngen.errors import AttngenError, CallError
+from attngen.inputs import make_inputs
 from attngen.spec import parse_spec
 from tests.op.call_examples import RANGE, ROW, keywords, tensors
 
@@ -307,3 +308,12 @@ def test_a_tensor_that_is_read_at_a_symbol_has_one_element_or_all(shape, reason)
         return
     with pytest.raises(CallError, match=reason):
         attn(q, k, k, layer=0, **given)
+
+
+@pytest.mark.parametrize("score", ["t[h] + t[b]", "t[h] + t[j]", "t[b] + t[j]", "t[j] + t[h] + t[b]"])
+@pytest.mark.parametrize(("batch", "heads", "keys"), [(4, 2, 8), (1, 12, 8), (12, 2, 8), (2, 2, 20)])
+def test_random_inputs_are_enough_for_all_that_read_them(score, batch, heads, keys):
+    """One dimension is read at several symbols."""
+    spec = parse_spec(f"{{heads: {heads}, head_dim: 16, layers: 1, dtype: float32, score: 's + {score}'}}")
+    inputs = make_inputs(spec.kinds[0], batch, 5, keys, device="cpu")
+    assert attngen.load(spec)(layer=0, **inputs).shape == (batch, heads, 5, 16)

@@ -103,6 +103,7 @@ def test_keywords_refused(made, case, monkeypatch):
         ({"reach": "far"}, "class_: reach is str; a number is needed"),
         ({"reach": True}, "class_: reach is bool; a number is needed"),
         ({"table": torch.zeros(3)}, r"class_: table has shape \(3,\); 2 dimensions, none of them 0, are needed"),
+        ({"table": torch.zeros(1, 5)}, r"class_: table has shape \(1, 5\); its dimension 1 needs 1 or 8"),
     ],
 )
 def test_arguments_of_expressions_refused(made, changes, message, monkeypatch):

@@ -13,7 +13,6 @@ from attngen.errors import CallError, one_of
 from attngen.integrations.transformers.checks import (
     INDICES,
     check_first_key,
-    check_in_graph,
     check_layer,
     check_lists,
     check_packed,
@@ -21,6 +20,7 @@ from attngen.integrations.transformers.checks import (
     check_selection,
 )
 from attngen.integrations.transformers.expanded import Expanded
+from attngen.integrations.transformers.in_graph import check_first_key_in_graph, check_in_graph
 from attngen.integrations.transformers.masks import Mask, read_mask, within_chunk
 from attngen.op import Attention, load
 from attngen.plan.kernels import selects_keys
@@ -61,7 +61,8 @@ class Attend:
             out = self._over_lists(op.kind, layer, module, (query, key, value), attention_mask, keywords)
         else:
             mask = self._requested(op.kind, layer, attention_mask, keywords)
-            if torch.compiler.is_compiling() and self._first(op.kind) == layer:
+            asserts = torch.compiler.is_compiling() and self._is_first(module, layer)
+            if asserts:
                 lengths = (query.shape[2], key.shape[2])
                 check_in_graph(op.kind, layer, mask, lengths, keywords, self.strict)
             if op.kind.chunk is not None and query.shape[2] == 1 and mask.first_key != 0:
@@ -69,10 +70,13 @@ class Attend:
                 mask = within_chunk(mask, attention_mask, op.kind.chunk, key.shape[2])
                 op = self.attention(query.dtype, chunk=None).op(layer)
             check_first_key(op.kind, layer, mask.first_key)
+            if asserts:
+                check_first_key_in_graph(op.kind, layer, mask)
             extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
             ends = packed_ends(mask, keywords)
             if ends is not None:
-                check_packed(op.kind, layer, mask.key_range is not None, mask.own_chunks, keywords)
+                padded = mask.key_range is not None and not torch.compiler.is_compiling()
+                check_packed(op.kind, layer, padded, mask.own_chunks, keywords)
                 return self._packed(layer, (query, key, value), ends, extras), None
             out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)
         return out.transpose(1, 2), None
@@ -120,9 +124,11 @@ class Attend:
         check_first_key(kind, layer, mask.first_key)
         return mask
 
-    def _first(self, kind: Kind) -> int:
-        """The first layer of a kind, which asserts for all of them."""
-        return self.spec.layer_kinds.index(kind.name)
+    def _is_first(self, module: torch.nn.Module, layer: int) -> bool:
+        """Whether a layer is the first of its kind and of its type in the model, and so asserts for all of them."""
+        types = getattr(module.config, "layer_types", None) or [None] * self.spec.layers
+        pairs = list(zip(self.spec.layer_kinds, types, strict=False))
+        return pairs.index(pairs[layer]) == layer
 
     def _requested(self, kind: Kind, layer: int, attention_mask: Any, keywords: Mapping[str, Any]) -> Mask:
         mask = read_mask(attention_mask, layer)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from attngen.errors import CallError
-from attngen.integrations.transformers.masks import MOVED, UNKNOWN, Mask, assert_in_graph
 from attngen.integrations.transformers.pattern import Pattern
 from attngen.plan.kernels import selects_keys
 from attngen.spec import EXTERNAL, Kind, Spec
@@ -122,48 +121,6 @@ def _check_window(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:
     if window != kind.window:
         asked = f"has a sliding_window of {size}" if size is not None else "has no sliding_window"
         raise CallError(f"layer {layer}: the model {asked}; by the spec's kind '{kind.name}' it {describe_mask(kind)}")
-
-
-def check_in_graph(
-    kind: Kind, layer: int, mask: Mask, lengths: tuple[int, int], keywords: Mapping[str, Any], strict: bool
-) -> None:
-    """What a graph can but assert, as it runs: that rows hold one sequence each, that chunks are where they are, and
-    that queries see as many keys as by ``kind``; ``lengths`` of queries and keys."""
-    seq_q, seq_k = lengths
-    said = keywords.get("cu_seq_lens_q") is not None
-    if mask.apart is not None and not said:
-        alone = kind.window is not None and kind.window.left == 0  # no token sees the one before
-        between = seq_q - 1 if alone else 0 if kind.chunk is None else (seq_q - 1) // kind.chunk
-        assert_in_graph(
-            mask.apart == between,
-            f"layer {layer}: position_ids start again within a row; in a compiled model packed sequences need "
-            "cu_seq_lens_q, or its layers compiled one by one",
-        )
-    if kind.chunk is not None and mask.key_range is not None:
-        assert_in_graph(mask.key_range[:, 0] == 0, MOVED.format(kind.chunk))
-    if strict and mask.seen is not None and not said:
-        seen = mask.seen
-        for found, query in ((seen.by_first, seen.first_query), (seen.by_last, seen.first_query + seq_q - 1)):
-            assert_in_graph(
-                (found == UNKNOWN) | (found == keys_seen(kind, query, seen.first_key, seq_k)),
-                f"layer {layer}: the model asks for another mask than the spec's kind '{kind.name}', by which a query "
-                f"{describe_mask(kind)}",
-            )
-
-
-def keys_seen(kind: Kind, query: torch.Tensor, first_key: torch.Tensor, seq_k: int) -> torch.Tensor:
-    """How many of ``seq_k`` keys queries at some positions see, by the causality, window and chunk of a kind."""
-    first, last = first_key, first_key + seq_k - 1
-    if kind.causal:
-        last = torch.minimum(last, query)
-    if kind.window is not None and kind.window.left is not None:
-        first = torch.maximum(first, query - kind.window.left)
-    if kind.window is not None and kind.window.right is not None:
-        last = torch.minimum(last, query + kind.window.right)
-    if kind.chunk is not None:
-        begin = query // kind.chunk * kind.chunk
-        first, last = torch.maximum(first, begin), torch.minimum(last, begin + kind.chunk - 1)
-    return (last - first + 1).clamp_min(0)
 
 
 def _check_score(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:

@@ -13,19 +13,19 @@ from attngen.errors import CallError
 from attngen.integrations.transformers.pattern import Pattern, packed_positions, packed_rows, pattern_of
 
 COLUMNS = 4  # query offset, key offset, first valid key, end of the valid keys; the last two count from the first key
-# In a graph, besides: how many keys the first and the last query see. Without padding, in the place of what is valid:
-# how many tokens do not see the one before.
-GRAPH_COLUMNS, UNPADDED_COLUMNS = 6, 5
+DRAWN = 3  # columns besides in a graph, at the end: what is ``Drawn``
+GRAPH_COLUMNS, UNPADDED_COLUMNS = COLUMNS + DRAWN, 2 + DRAWN  # without an attention_mask all keys are valid
 UNKNOWN = -1  # of a number of keys
 HOLES = "attention_mask has padding between tokens; padding at either end is supported"
 MOVED = "attention_mask has padding on the left, which moves chunks of {}; pad on the right"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """How many keys the first and the last query of a call see by the model's mask, padding apart; all (batch,)."""
+class Drawn:
+    """What three numbers tell of a model's mask, padding apart, and where the call is; all (batch,)."""
 
-    by_first: torch.Tensor  # UNKNOWN where the model draws no mask
+    apart: torch.Tensor  # how many queries but the first do not see the key before them; UNKNOWN where no mask is drawn
+    by_first: torch.Tensor  # how many keys the first query sees
     by_last: torch.Tensor
     first_query: torch.Tensor  # positions
     first_key: torch.Tensor
@@ -39,8 +39,7 @@ class Mask:
     key_range: torch.Tensor | None  # (batch, 2)
     pattern: Pattern | None  # what the model asks for; None where it cannot be known
     first_key: int | None  # position of the first key: above 0 where a cache has let older keys go
-    apart: torch.Tensor | None = None  # in a graph: (batch,) how many tokens do not see the one before
-    seen: Seen | None = None  # in a graph: what some of the queries see
+    drawn: Drawn | None = None  # in a graph
     # Where each sequence begins among the tokens of all rows, if rows are packed; whether a chunk begins there
     # too, None where nothing says so.
     cu_seqlens: torch.Tensor | None = None
@@ -133,26 +132,25 @@ def describe_in_graph(
     device: torch.device | str,
 ) -> torch.Tensor:
     """The descriptor where a compiler is at work, which knows no values: what they must be is asserted as the graph
-    runs. (batch, 1, 1, 6), or 5 for a call without an attention_mask."""
+    runs. (batch, 1, 1, 7), or 5 for a call without an attention_mask."""
     columns = UNPADDED_COLUMNS if attention_mask is None else GRAPH_COLUMNS
     descriptor = torch.zeros((batch_size, columns), dtype=torch.int32, device=device)
     descriptor[:, 0] = q_offset
     descriptor[:, 1] = kv_offset
-    descriptor[:, -2:] = UNKNOWN
+    descriptor[:, -DRAWN:] = UNKNOWN
     row, head = torch.arange(batch_size, device=device)[:, None], torch.zeros((), dtype=torch.long, device=device)
     if mask_function is not None:
         first = descriptor[:, :1].long()
         key = (torch.arange(kv_length, device=device) + kv_offset)[None]
         for column, query in ((-2, first), (-1, first + q_length - 1)):
             descriptor[:, column] = mask_function(row, head, query, key).expand(batch_size, kv_length).sum(1)
+        token = first + torch.arange(1, q_length, device=device)
+        sees = mask_function(row, head, token, token - 1)
+        descriptor[:, -DRAWN] = (~sees).expand(batch_size, q_length - 1).sum(1)
     if attention_mask is not None:
         valid = valid_keys(attention_mask, kv_length, kv_offset).to(device)
         descriptor[:, 2], descriptor[:, 3], counts = bounds_of(valid)
         assert_in_graph(descriptor[:, 3] - descriptor[:, 2] == counts, HOLES)
-    elif mask_function is not None and q_length == kv_length:
-        token = torch.arange(1, q_length, device=device)[None]
-        sees = mask_function(row, head, token, token - 1)
-        descriptor[:, 2] = (~sees).expand(batch_size, q_length - 1).sum(1)
     return descriptor[:, None, None, :]
 
 
@@ -235,10 +233,9 @@ def read_mask(mask: Any, layer: int) -> Mask:
     descriptor = mask[:, 0, 0]
     offsets = descriptor[:, 0] - descriptor[:, 1]
     columns = descriptor.shape[1]
-    seen = None if columns == COLUMNS else Seen(*descriptor[:, -2:].unbind(1), *descriptor[:, :2].unbind(1))
-    if columns == UNPADDED_COLUMNS:
-        return Mask(offsets, None, None, None, apart=descriptor[:, 2], seen=seen)
-    return Mask(offsets, descriptor[:, 2:4].contiguous(), None, None, seen=seen)
+    drawn = None if columns == COLUMNS else Drawn(*descriptor[:, -DRAWN:].unbind(1), *descriptor[:, :2].unbind(1))
+    key_range = None if columns == UNPADDED_COLUMNS else descriptor[:, 2:COLUMNS].contiguous()
+    return Mask(offsets, key_range, None, None, drawn)
 
 
 def within_chunk(mask: Mask, descriptor: Any, chunk: int, seq_k: int) -> Mask:
