@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from king_james import verses, word_ids
-from options import add_device
+from options import add_device, add_dtype, dtype_of
 from transformers import ModernBertConfig, ModernBertModel
 
 from attngen.integrations.transformers import register
@@ -71,13 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_device(parser)
     parser.add_argument("--length", type=int, default=256, help="tokens of the longest row (default 256)")
-    parser.add_argument("--dtype", help="bfloat16 (default on a GPU), float16 or float32 (default on a CPU)")
+    add_dtype(parser)
     options = parser.parse_args(arguments)
-    dtype = getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "bfloat16"))
+    if options.length < 2:
+        parser.error("--length is at least 2")
     torch.manual_seed(0)
     model = ModernBertModel(ModernBertConfig()).eval().to(options.device)
     inputs = {name: tensor.to(options.device) for name, tensor in batch(options.length, model.config).items()}
-    return 0 if compare(model, inputs, load_spec(SPEC), dtype) else 1
+    return 0 if compare(model, inputs, load_spec(SPEC), dtype_of(options)) else 1
 
 
 if __name__ == "__main__":

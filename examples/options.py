@@ -27,6 +27,25 @@ def usable(device: str) -> str:
     return device
 
 
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+    """``--dtype``: what ``dtype_of`` says."""
+    words = "default: bfloat16 on a GPU, float32 on a CPU"
+    parser.add_argument("--dtype", choices=("bfloat16", "float16", "float32"), help=words)
+
+
+def dtype_of(options: argparse.Namespace) -> torch.dtype:
+    """What is asked for, else bfloat16 on a GPU, and float32 on a CPU."""
+    return getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "bfloat16"))
+
+
+def picture(text: str) -> Path:
+    """The path of a picture, of a format that is drawn."""
+    path = Path(text)
+    if path.suffix not in (".svg", ".png"):
+        raise argparse.ArgumentTypeError(f"{text}: a name that ends in .svg or .png would be right")
+    return path
+
+
 def kept(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     """What ``--json`` has, of this run or of an earlier one."""
     if not path.exists():

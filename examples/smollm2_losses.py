@@ -12,8 +12,8 @@ import sys
 
 import torch
 from king_james import verses
-from options import add_device
-from smollm2 import SPEC, compare, load
+from options import add_device, add_dtype, dtype_of
+from smollm2 import REST, SPEC, compare, load
 
 from attngen.spec import load_spec
 
@@ -22,13 +22,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_device(parser)
     parser.add_argument("--length", type=int, default=384, help="tokens of the text (default 384)")
-    parser.add_argument("--dtype", help="bfloat16 (default on a GPU), float16 or float32 (default on a CPU)")
+    add_dtype(parser)
     parser.add_argument("--random", action="store_true", help="random weights instead of the real ones")
     options = parser.parse_args(arguments)
-    dtype = getattr(torch, options.dtype or ("float32" if options.device == "cpu" else "bfloat16"))
+    longest = REST["max_position_embeddings"]
+    if not 2 <= options.length <= longest:
+        parser.error(f"--length is from 2 to {longest}")
     model, tokens = load(options.random, " ".join(verses("Genesis", options.length)))
     ids = torch.tensor([tokens[: options.length]], device=options.device)
-    return 0 if compare(model.to(options.device), ids, load_spec(SPEC), dtype) else 1
+    return 0 if compare(model.to(options.device), ids, load_spec(SPEC), dtype_of(options)) else 1
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from king_james import verses
-from options import add_device, kept
+from options import add_device, add_dtype, dtype_of, kept, picture
 from smollm2 import REST, SPEC, compare, load, losses
 
 from attngen.integrations.transformers import register
@@ -139,21 +139,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--window", type=int, help="keys of the window (an eighth of the length)")
     parser.add_argument("--first", type=int, default=4, help="keys that stay in sight (4)")
     parser.add_argument("--texts", type=int, default=4, help="stretches of Genesis (4)")
-    parser.add_argument("--dtype", help="bfloat16 (default on a GPU), float16 or float32 (default on a CPU)")
+    add_dtype(parser)
     parser.add_argument("--random", action="store_true", help="random weights instead of the real ones")
     parser.add_argument("--json", type=Path, default=Path("streaming.json"), help="where the losses are kept")
-    parser.add_argument("--out", type=Path, help="an SVG or PNG to draw")
+    parser.add_argument("--out", type=picture, help="an SVG or PNG to draw")
     parser.add_argument("--draw", action="store_true", help="only show what --json has")
     options = parser.parse_args(arguments)
     if not options.draw:
         on_cpu = options.device == "cpu"
         length = (1024 if on_cpu else LONGEST) if options.length is None else options.length
         window = length // 8 if options.window is None else options.window
-        if min(length, window, options.texts) < 1:
-            parser.error("--length, --window and --texts are at least 1")
+        if min(length, window, options.texts, options.first) < 1:
+            parser.error("--length, --window, --first and --texts are at least 1")
         if length % SEGMENTS or length > LONGEST or length < 2 * window:
             parser.error(f"--length is a multiple of {SEGMENTS}, up to {LONGEST}, and at least twice --window")
-        dtype = getattr(torch, options.dtype or ("float32" if on_cpu else "bfloat16"))
+        dtype = dtype_of(options)
         data = run(options.device, length, window, options.first, options.texts, dtype, options.random)
         if data is None:
             return 1

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from king_james import verses
-from options import add_device, kept
+from options import add_device, kept, picture
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention, silu
 
 from attngen.nn import Attention
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, help="texts of a step (2 on a CPU, 8 on a GPU)")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], help="default: float32 on a CPU, bfloat16 on a GPU")
     parser.add_argument("--json", type=Path, default=Path("hybrid.json"), help="where the losses are kept")
-    parser.add_argument("--out", type=Path, help="an SVG or PNG to draw, of all three")
+    parser.add_argument("--out", type=picture, help="an SVG or PNG to draw, of all three")
     parser.add_argument("--draw", action="store_true", help="only show what --json has")
     options = parser.parse_args(arguments)
     if not options.draw:

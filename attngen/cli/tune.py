@@ -220,12 +220,16 @@ def print_results(results: list[tuple[Kind, TuningResult]], target: Target) -> N
                 str(result.known),
                 str(result.space),
                 ", ".join(f"{count} {status}" for status, count in result.failures) or "0",
-                "none works" if result.best is None else brief(result.best.config),
+                _why_none(result) if result.best is None else brief(result.best.config),
             ]
         )
     measured = all(result.source == "measured" for _, result in results)
     say(f"tuned for {target.name}, {'measured on it' if measured else 'by the cost model'}", "bold")
     print_table(columns, rows, right=columns[2:8], wide=["failed", "config"])
+
+
+def _why_none(result: TuningResult) -> str:
+    return "none works" if result.tried or result.known else "none tried: the time was too short"
 
 
 def result_values(kind: Kind, result: TuningResult) -> dict:

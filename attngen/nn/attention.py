@@ -43,7 +43,8 @@ class Attention(torch.nn.Module):
     parameters of what else the score reads, by name and shape: ``{"bias": (12, 129)}``, at first 0, or
     ``{"alibi_slopes": (12,)}``. Of branches they are called as the op's keywords, ``NAME_sink``.
 
-    Kernels compute in the spec's dtype, whatever that of the parameters and of x: ``Spec.with_dtype`` gives another.
+    Kernels compute in the spec's dtype, whatever that of the parameters and of x, but for float64, which would lose by
+    it and is refused: ``Spec.with_dtype`` gives another.
     Tensors on a CPU take the float64 reference. Raises CallError for what does not fit the spec, SpecError for a spec
     that is wrong, and NotGeneratedError for kinds whose kernels do not exist yet.
     """

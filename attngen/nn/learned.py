@@ -63,8 +63,9 @@ def _learnable(kind: Kind) -> Iterator[tuple[str, tuple[int, Argument]]]:
 
 def _fitting(keyword: str, sizes: Sequence[int], heads: int, argument: Argument) -> tuple[int, ...]:
     """The shape that is asked for, if the spec can read it."""
-    if not isinstance(sizes, Sequence):
-        raise CallError(f"'{keyword}' is asked for with {sizes!r}; its shape is needed")
+    whole = isinstance(sizes, Sequence) and all(isinstance(size, int) and size is not True for size in sizes)
+    if not whole:
+        raise CallError(f"'{keyword}' is asked for with {sizes!r}; its shape, whole numbers, is needed")
     shape = tuple(sizes)
     fits = shape == (heads,) if argument.shape == "heads" else len(shape) == argument.rank and min(shape) > 0
     if not fits:

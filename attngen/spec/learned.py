@@ -34,7 +34,7 @@ class Learned:
 
 
 def learned_reads(kind: Kind) -> tuple[Learned, ...]:
-    """Every read of a score that has a gradient; a sink's is made apart. Reads by the score itself have none."""
+    """Every read of a score whose gradient is made; a sink's is made apart."""
     found: list[Learned] = []
     if kind.alibi:
         distance = Call("abs", (Binary("-", Name("i"), Name("j")),))
@@ -50,7 +50,15 @@ def learned_reads(kind: Kind) -> tuple[Learned, ...]:
 def learned_arguments(kind: Kind) -> tuple[str, ...]:
     """Keywords of a call that get a gradient, beside q, k and v."""
     names = ["sink"] if kind.sink else []
-    return tuple(dict.fromkeys([*names, *(read.argument for read in learned_reads(kind))]))
+    names += [read.argument for read in learned_reads(kind)]
+    return tuple(name for name in dict.fromkeys(names) if name not in read_by_score(kind))
+
+
+def read_by_score(kind: Kind) -> tuple[str, ...]:
+    """Tensors of which a score reads some element whose place depends on the score itself: it is not known where their
+    gradients would go."""
+    found = () if kind.score is None else reads(kind.score.tree)
+    return tuple(dict.fromkeys(read.id for read in found if _by_score(read)))
 
 
 def _by_score(read: Tensor) -> bool:

@@ -56,6 +56,12 @@ def test_tune_by_the_cost_model(attngen, tiny):
     assert [row["source"] for row in shown["tunings"]] == ["model"]
 
 
+def test_tune_says_that_there_was_no_time(attngen, tiny):
+    result = attngen("tune", tiny, "--minutes", "0.0000001", "-q", "--workers", "1")
+    assert result.exit_code == 1
+    assert "none tried: the time was too short" in result.stdout
+
+
 def test_tune_the_backward_pass(attngen, tiny):
     """Each of its kernels is a problem of its own, in the database too."""
     options = ["--backward", "--trials", 1, "--workers", 1, "--seq", 256, "--target", "a100"]

@@ -260,6 +260,24 @@ def test_missing_weights_and_text(script, monkeypatch):
         module.verses("Genesis", 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("modernbert_hidden_states", "--device mps", "mps: cpu or cuda would be right"),
+        ("modernbert_hidden_states", "--device cpu --length 1", "--length is at least 2"),
+        ("smollm2_losses", "--device cpu --length 8193", "--length is from 2 to 8192"),
+        ("smollm2_losses", "--device cpu --dtype float64", "invalid choice: 'float64'"),
+        ("streaming_perplexity", "--device cpu --first 0", "--length, --window, --first and --texts are at least 1"),
+        ("train_hybrid", "--device cpu --out x.txt", "x.txt: a name that ends in .svg or .png would be right"),
+    ],
+)
+def test_wrong_options(script, capsys, name, options, message):
+    module = script(name, small_llama)
+    with pytest.raises(SystemExit):
+        module.main(options.split())
+    assert message in capsys.readouterr().err
+
+
 def run(script, *arguments):
     command = [sys.executable, str(EXAMPLES / script), *arguments]
     return subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=500)

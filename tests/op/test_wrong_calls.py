@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import attngen
-from attngen.errors import AttngenError, CallError
+from attngen.errors import AttngenError, CallError, NotGeneratedError
 from attngen.inputs import make_inputs
 from attngen.spec import parse_spec
 from tests.op.call_examples import RANGE, ROW, keywords, tensors
@@ -317,3 +317,20 @@ def test_random_inputs_are_enough_for_all_that_read_them(score, batch, heads, ke
     spec = parse_spec(f"{{heads: {heads}, head_dim: 16, layers: 1, dtype: float32, score: 's + {score}'}}")
     inputs = make_inputs(spec.kinds[0], batch, 5, keys, device="cpu")
     assert attngen.load(spec)(layer=0, **inputs).shape == (batch, heads, 5, 16)
+
+
+@pytest.mark.parametrize(
+    "score", ["s + t[floor(s) + 4] + t[j]", "s + t[floor(s) + 4]", "s * t[min(max(floor(s * 2), 0), 8)]"]
+)
+def test_tensors_at_a_place_that_depends_on_the_score_have_no_gradient(score):
+    attn = attngen.load(parse_spec(f"{{heads: 2, head_dim: 16, layers: 1, dtype: float32, score: '{score}'}}"))
+    q, t = (torch.randn(*shape, requires_grad=True) for shape in ((1, 2, 9, 16), (9,)))
+    message = r"the gradient of 't', whose place depends on the score, is not generated; give t.detach\(\)"
+    with pytest.raises(NotGeneratedError, match=message):
+        attn.attention(q, q, q, t=t)
+    with pytest.raises(RuntimeError, match=message):
+        torch.compile(attn.attention, backend="aot_eager")(q, q, q, t=t)
+    attn.attention(q, q, q, t=t.detach()).sum().backward()
+    assert q.grad is not None
+    with torch.no_grad():
+        attn.attention(q, q, q, t=t)

@@ -26,8 +26,10 @@ def check_in_graph(
 ) -> None:
     """Assert that a call's mask is that of ``kind``, as far as ``Drawn`` tells, and that rows hold one sequence each or
     those that the call says; ``lengths`` of queries and keys."""
+    moved = None  # by padding on the left, which says so itself
     if kind.chunk is not None and mask.key_range is not None:
-        assert_in_graph(mask.key_range[:, 0] == 0, MOVED.format(kind.chunk))
+        moved = (mask.key_range[:, 0] != 0).any()
+        assert_in_graph(~moved, MOVED.format(kind.chunk))
     drawn, ends = mask.drawn, keywords.get("cu_seq_lens_q")
     if drawn is None:
         return
@@ -44,7 +46,7 @@ def check_in_graph(
             for restart in (True,) if kind.chunk is None else (True, False):
                 alike = alike | are_alike(drawn, counts_of_documents(kind, ends, len(drawn.apart), lengths[0], restart))
     assert_in_graph(
-        alike,
+        alike if moved is None else alike | moved,
         f"layer {layer}: the model asks for another mask than the spec's kind '{kind.name}', by which a query "
         f"{describe_mask(kind)}; or position_ids start again within a row: in a compiled model packed sequences need "
         "cu_seq_lens_q, or its layers compiled one by one",
