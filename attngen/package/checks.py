@@ -32,9 +32,9 @@ def checks_of(
         name = argument.name
         given = [f'"{function}"', f'"{name}"', name]
         if argument.shape == "tensor":
-            sized = [f"({place}, {COUNTS[symbol]})" for of, place, symbol in reads if of == name]
-            sized = [f"({', '.join(sized)},)"] if sized else []
-            yield _statement("_common.check_indexed", [*given, str(argument.rank), q, *sized])
+            symbols = [[symbol for of, at, symbol in reads if (of, at) == (name, n)] for n in range(argument.rank)]
+            each = ", ".join(f"{n}: {_most(read)}" for n, read in enumerate(symbols) if read)
+            yield _statement("_common.check_indexed", [*given, str(argument.rank), q, f"{{{each}}}"])
         elif argument.shape == "scalar":
             yield _statement(f"{name} = _common.check_number", given)
         elif argument.shape in ("scale", "kv scale"):
@@ -48,6 +48,12 @@ def checks_of(
                 yield f"if {name} is not None:"
             indent = 8 if optional else 4
             yield _statement(f"{name} = _common.check_vector", [*given, size, q, *whole], indent)
+
+
+def _most(symbols: Sequence[str]) -> str:
+    """The largest count of values of some symbols."""
+    counts = [COUNTS[symbol] for symbol in symbols if symbol != "i" or "j" not in symbols]
+    return counts[0] if len(counts) == 1 else f"max({', '.join(counts)})"
 
 
 def _statement(function: str, arguments: Sequence[str], indent: int = 4) -> str:

@@ -11,7 +11,7 @@ from transformers import masking_utils
 from transformers.masking_utils import sdpa_mask
 
 from attngen.errors import CallError
-from attngen.integrations.transformers.checks import keys_seen
+from attngen.integrations.transformers.in_graph import are_alike, counts_of_rows
 from attngen.integrations.transformers.masks import (
     describe_in_graph,
     describe_mask_call,
@@ -97,21 +97,18 @@ def test_how_many_keys_queries_see_in_a_graph(name, call, padding):
     """By the model's mask and by a kind's rules: the same for the kind that the model asks for, and for no other."""
     function, _ = FUNCTIONS[name]
     arguments = dict(batch_size=2, mask_function=function, **CALLS[call])
-    seen = read_mask(
+    drawn = read_mask(
         describe_in_graph(**{"kv_offset": 0, "q_offset": 0} | arguments, attention_mask=padding, device="cpu"), 0
-    ).seen
+    ).drawn
     expected = sdpa_mask(**arguments, allow_is_causal_skip=False).sum(-1)[:, 0]
-    last = seen.first_query + arguments["q_length"] - 1
-    for other, (_, drawn) in FUNCTIONS.items():
-        kind = Kind("k", Heads(1, 1), HeadDim(16, 16), causal=drawn.causal, window=drawn.window, chunk=drawn.chunk)
-        ends = ((seen.by_first, seen.first_query, 0), (seen.by_last, last, -1))
-        counts = [keys_seen(kind, query, seen.first_key, arguments["kv_length"]) for _, query, _ in ends]
-        same = all(torch.equal(found, count.int()) for (found, _, _), count in zip(ends, counts, strict=True))
-        assert same == (other == name) or (call, {name, other}) in ALIKE
+    for other, (_, pattern) in FUNCTIONS.items():
+        kind = Kind(
+            "k", Heads(1, 1), HeadDim(16, 16), causal=pattern.causal, window=pattern.window, chunk=pattern.chunk
+        )
+        counts = counts_of_rows(kind, drawn, arguments["q_length"], arguments["kv_length"])
+        assert bool(are_alike(drawn, counts)) == (other == name or (call, {name, other}) in ALIKE)
         if other == name:
-            assert all(
-                torch.equal(count, expected[:, place]) for (_, _, place), count in zip(ends, counts, strict=True)
-            )
+            assert torch.equal(counts.by_first, expected[:, 0]) and torch.equal(counts.by_last, expected[:, -1])
 
 
 @pytest.mark.parametrize("kv_offset", range(4))
