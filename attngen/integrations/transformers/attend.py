@@ -126,8 +126,9 @@ class Attend:
 
     def _is_first(self, module: torch.nn.Module, layer: int) -> bool:
         """Whether a layer is the first of its kind and of its type in the model, and so asserts for all of them."""
-        types = getattr(module.config, "layer_types", None) or [None] * self.spec.layers
-        pairs = list(zip(self.spec.layer_kinds, types, strict=False))
+        types = getattr(getattr(module, "config", None), "layer_types", None) or []
+        kinds = self.spec.layer_kinds
+        pairs = [(kind, types[n] if n < len(types) else None) for n, kind in enumerate(kinds)]
         return pairs.index(pairs[layer]) == layer
 
     def _requested(self, kind: Kind, layer: int, attention_mask: Any, keywords: Mapping[str, Any]) -> Mask:

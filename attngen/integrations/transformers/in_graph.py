@@ -36,15 +36,10 @@ def check_in_graph(
     if ends is not None and mask.key_range is not None:
         whole = (mask.key_range[:, 0] == 0) & (mask.key_range[:, 1] == lengths[1])
         assert_in_graph(whole, f"layer {layer}: sequences packed in rows that are padded besides are not supported")
-    rows = counts_of_rows(kind, drawn, *lengths)
-    if not strict:  # the model's mask may be any, but for sequences that nobody tells apart
-        alike = agrees(drawn.apart, rows.apart) | agrees(drawn.apart, torch.zeros_like(drawn.apart))
-        alike = torch.ones_like(alike) if ends is not None else alike
+    if strict:
+        alike = are_alike(drawn, counts_of_rows(kind, drawn, *lengths)) | of_documents(kind, drawn, lengths[0], ends)
     else:
-        alike = are_alike(drawn, rows)
-        if ends is not None:
-            for restart in (True,) if kind.chunk is None else (True, False):
-                alike = alike | are_alike(drawn, counts_of_documents(kind, ends, len(drawn.apart), lengths[0], restart))
+        alike = of_one_sequence(kind, drawn, lengths[0], ends)
     assert_in_graph(
         alike if moved is None else alike | moved,
         f"layer {layer}: the model asks for another mask than the spec's kind '{kind.name}', by which a query "
@@ -58,6 +53,24 @@ def check_first_key_in_graph(kind: Kind, layer: int, mask: Mask) -> None:
     if mask.drawn is not None and position_bound(kind):
         message = f"layer {layer}: kind '{kind.name}' counts from the first key, which its cache has let go"
         assert_in_graph(mask.drawn.first_key == 0, message)
+
+
+def of_documents(kind: Kind, drawn: Drawn, seq_q: int, ends: torch.Tensor | None) -> torch.Tensor:
+    """Whether the mask is that of the documents that the call tells of."""
+    if ends is None:
+        return torch.zeros((), dtype=torch.bool, device=drawn.apart.device)
+    batch = len(drawn.apart)
+    alike = are_alike(drawn, counts_of_documents(kind, ends, batch, seq_q, restart=True))
+    if kind.chunk is None:
+        return alike
+    return alike | are_alike(drawn, counts_of_documents(kind, ends, batch, seq_q, restart=False))
+
+
+def of_one_sequence(kind: Kind, drawn: Drawn, seq_q: int, ends: torch.Tensor | None) -> torch.Tensor:
+    """Whether no row holds several sequences that the call does not tell of; the mask may be any."""
+    apart = times_apart(kind, drawn.first_query, drawn.first_query + seq_q - 1)
+    alone = agrees(drawn.apart, apart) | agrees(drawn.apart, torch.zeros_like(apart))
+    return alone if ends is None else torch.ones_like(alone)
 
 
 def are_alike(drawn: Drawn, counts: Counts) -> torch.Tensor:
