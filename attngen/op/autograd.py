@@ -20,15 +20,28 @@ from attngen.spec.learned import read_by_score
 
 def records_gradients(tensors: Sequence[Any]) -> bool:
     """Whether PyTorch will differentiate a call of these; NotGeneratedError for forward-mode derivatives, of which
-    operators would make zeros."""
+    operators would make zeros, and for PyTorch's transforms of functions, which take no such operators."""
     if in_forward_mode() and any(isinstance(x, torch.Tensor) and has_tangent(x) for x in tensors):
         raise NotGeneratedError("forward-mode derivatives (torch.func.jvp, forward_ad) are not generated")
-    return torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in tensors)
+    records = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in tensors)
+    if records and is_transformed():
+        raise NotGeneratedError(
+            "torch.func's gradients (grad, vjp, jacrev) are not supported; torch.autograd.grad and backward() are"
+        )
+    return records
 
 
 def in_forward_mode() -> bool:
     """Whether there can be tangents: a tenth of a microsecond, where looking at each tensor takes five."""
     return getattr(forward_ad, "_current_level", 0) >= 0 and not torch.compiler.is_compiling()
+
+
+def is_transformed() -> bool:
+    """Whether a gradient of torch.func is being made."""
+    if torch.compiler.is_compiling():
+        return False
+    transform = torch._C._functorch.peek_interpreter_stack()
+    return transform is not None and transform.key() == torch._C._functorch.TransformType.Grad
 
 
 def has_tangent(tensor: torch.Tensor) -> bool:

@@ -46,6 +46,14 @@ def forward_mode(attn):
     torch.func.jvp(lambda q: attn.plain(**{**given, "q": q}), (given["q"],), (torch.ones_like(given["q"]),))
 
 
+def functional(transform):
+    def run(attn):
+        given = tensors()
+        transform(lambda k: attn.plain(**{**given, "k": k}).sum(), given["k"])
+
+    return run
+
+
 def dual(attn):
     given = tensors()
     with torch.autograd.forward_ad.dual_level():
@@ -53,6 +61,7 @@ def dual(attn):
         attn.plain(**given)
 
 
+FUNCTIONAL = "torch.func's gradients (grad, vjp, jacrev) are not supported; torch.autograd.grad and backward() are"
 WRONG = [
     ("q is no tensor", call("plain", q=[[1.0]]), "'q' is list; a torch.Tensor is needed"),
     ("k is no tensor", call("plain", k=None), "'k' is NoneType; a torch.Tensor is needed"),
@@ -260,6 +269,9 @@ WRONG = [
         forward_mode,
         "forward-mode derivatives (torch.func.jvp, forward_ad) are not generated",
     ),
+    ("torch.func.grad", functional(lambda f, k: torch.func.grad(f)(k)), FUNCTIONAL),
+    ("torch.func.vjp", functional(torch.func.vjp), FUNCTIONAL),
+    ("torch.func.jacrev", functional(lambda f, k: torch.func.jacrev(f)(k)), FUNCTIONAL),
     ("a dual tensor", dual, "forward-mode derivatives (torch.func.jvp, forward_ad) are not generated"),
 ]
 
