@@ -12,7 +12,6 @@ Exit status 1 when attngen takes more than 2% more memory than that.
 
 import argparse
 import gc
-import json
 import statistics
 import sys
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 import torch
 import transformers
 from king_james import verses, word_ids
-from options import add_device
+from options import add_device, keep, name_of
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import ModernBertConfig, ModernBertForMaskedLM
 
@@ -46,27 +45,23 @@ def batch(length: int, size: int, vocabulary: int) -> dict[str, torch.Tensor]:
     return {"input_ids": words.masked_fill(masked, MASK_ID), "labels": words.masked_fill(~masked, IGNORED)}
 
 
-def train(attention: str, options: argparse.Namespace) -> dict:
+def train(attention: str, device: torch.device, inputs: dict[str, torch.Tensor], steps: int) -> dict:
     """The median step in milliseconds, the most memory in MiB (of a GPU), and the last step's loss."""
     gc.collect()  # the model before this one
-    device = torch.device(options.device)
     on_gpu = device.type == "cuda"
     torch.manual_seed(SEED)
     model = ModernBertForMaskedLM(ModernBertConfig(sparse_prediction=True)).to(device)
     model.set_attn_implementation(register(load_spec(SPEC)) if attention == "attngen" else "sdpa")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    inputs = batch(options.length, options.batch, model.config.vocab_size)
-    inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-    if attention == "flash":
-        inputs["attention_mask"] = SEES_ALL
+    masks = {"attention_mask": SEES_ALL} if attention == "flash" else {}
     times = []
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION) if attention == "flash" else nullcontext():
-        for step in range(WARM_UP + options.steps):
+        for step in range(WARM_UP + steps):
             if on_gpu and step == WARM_UP:
                 torch.cuda.reset_peak_memory_stats(device)
             began = time.perf_counter()
             with torch.autocast(device.type, torch.bfloat16, enabled=on_gpu):
-                loss = model(**inputs).loss
+                loss = model(**inputs, **masks).loss
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -109,17 +104,19 @@ def main(arguments: list[str] | None = None) -> int:
         options.length = 128 if options.device == "cpu" else 8192
     if min(options.length, options.batch, options.steps) < 1:
         parser.error("--length, --batch and --steps are at least 1")
+    device = torch.device(options.device)
+    texts = batch(options.length, options.batch, ModernBertConfig().vocab_size)
+    inputs = {name: tensor.to(device) for name, tensor in texts.items()}
     data = {
-        "device": "CPU" if options.device == "cpu" else torch.cuda.get_device_name(options.device),
+        "device": name_of(options.device),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         "length": options.length,
         "batch": options.batch,
-        "attentions": {attention: train(attention, options) for attention in options.attention},
+        "attentions": {name: train(name, device, inputs, options.steps) for name in options.attention},
     }
     print(table(data))
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(data, indent=1) + "\n")
+        keep(options.json, data)
     if too_much(data["attentions"]):
         print(f"attngen takes MORE than {MARGIN} times FlashAttention's memory")
         return 1

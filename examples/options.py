@@ -46,6 +46,17 @@ def picture(text: str) -> Path:
     return path
 
 
+def name_of(device: str) -> str:
+    """The GPU's name, or that it is none."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
+
+
+def keep(path: Path, data: dict[str, Any]) -> None:
+    """Write what a run found, for ``kept``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n")
+
+
 def kept(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     """What ``--json`` has, of this run or of an earlier one."""
     if not path.exists():

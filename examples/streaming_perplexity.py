@@ -13,14 +13,13 @@ Exit status 1 when attention to all keys is not transformers' own.
 """
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
 
 import torch
 from king_james import verses
-from options import add_device, add_dtype, dtype_of, kept, picture
+from options import add_device, add_dtype, dtype_of, keep, kept, name_of, picture
 from smollm2 import REST, SPEC, compare, load, losses
 
 from attngen.integrations.transformers import register
@@ -127,8 +126,7 @@ def run(device: str, length: int, window: int, first: int, count: int, dtype: to
     for name, lines in patterns(window, first).items():
         print(f"reading with {name}", flush=True)
         found[name] = measure(model, texts, parse_spec(SPEC.read_text() + lines))
-    where = torch.cuda.get_device_name() if model.device.type == "cuda" else "CPU"
-    asked = {"device": where, "dtype": str(dtype).removeprefix("torch."), "texts": count}
+    asked = {"device": name_of(device), "dtype": str(dtype).removeprefix("torch."), "texts": count}
     return {**asked, "length": length, "window": window, "first": first, "losses": found}
 
 
@@ -157,8 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         data = run(options.device, length, window, options.first, options.texts, dtype, options.random)
         if data is None:
             return 1
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(data, indent=1) + "\n")
+        keep(options.json, data)
     data = kept(parser, options.json)
     print(table(data))
     if options.out is not None:

@@ -13,14 +13,13 @@ Exit status 1 when attngen and sdpa differ by more than rounding explains.
 """
 
 import argparse
-import json
 import math
 import sys
 from pathlib import Path
 
 import torch
 from king_james import verses
-from options import add_device, kept, picture
+from options import add_device, dtype_of, keep, kept, name_of, picture
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention, silu
 
 from attngen.nn import Attention
@@ -254,13 +253,16 @@ def main(arguments: list[str] | None = None) -> int:
         batch = (2 if on_cpu else 8) if options.batch is None else options.batch
         if min(options.steps, length, batch) < 1:
             parser.error("--steps, --length and --batch are at least 1")
-        dtype = getattr(torch, options.dtype or ("float32" if on_cpu else "bfloat16"))
+        dtype = dtype_of(options)
         text = torch.frombuffer(bytearray("\n".join(verses()).encode()), dtype=torch.uint8).to(options.device)
         losses = {name: train(name, text, options.steps, length, batch, dtype) for name in options.attention}
-        where = torch.cuda.get_device_name() if text.device.type == "cuda" else "CPU"
-        data = {"device": where, "dtype": str(dtype).removeprefix("torch."), "length": length, "batch": batch}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps({**data, "losses": losses}, indent=1) + "\n")
+        data = {
+            "device": name_of(options.device),
+            "dtype": str(dtype).removeprefix("torch."),
+            "length": length,
+            "batch": batch,
+        }
+        keep(options.json, {**data, "losses": losses})
     data = kept(parser, options.json)
     print(table(data))
     if data["losses"].keys() != TITLES.keys():

@@ -15,7 +15,6 @@ from attngen.op.checks import keywords_of
 from attngen.op.gradients import INPUTS, Gradients
 from attngen.op.register import Implementation, latest_operator, parameters, schema
 from attngen.plan.backward import why_no_backward
-from attngen.spec.learned import read_by_score
 
 
 def records_gradients(tensors: Sequence[Any]) -> bool:
@@ -101,17 +100,9 @@ class Recorded(Autograd):
         self._count = len(names)
         self._operator = operator
         self._check = made.check
-        self._kind = made.kind
-        self._refused = {name: names.index(name) for name in read_by_score(made.kind)}
 
     def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         self._check(self._wanted(ctx))
-        for name, place in self._refused.items():
-            if ctx.needs_input_grad[place]:
-                raise NotGeneratedError(
-                    f"kind '{self._kind.name}': the gradient of '{name}', whose place depends on the score, is not "
-                    f"generated; give {name}.detach()"
-                )
         kept = [x if isinstance(x, torch.Tensor) else None for x in inputs]
         ctx.numbers = [None if isinstance(x, torch.Tensor) else x for x in inputs]
         ctx.save_for_backward(*kept, *output)

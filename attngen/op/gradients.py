@@ -27,7 +27,7 @@ from attngen.op.kernels import Launchers
 from attngen.op.launch import Kept
 from attngen.op.learned import Gradient, Positions
 from attngen.plan.backward import OF_PAIRS, OF_ROWS, plan_backward
-from attngen.spec.learned import Learned, learned_arguments, learned_reads
+from attngen.spec.learned import Learned, learned_arguments, learned_reads, read_by_score
 from attngen.spec.model import Kind
 
 Tensor = torch.Tensor
@@ -63,7 +63,8 @@ class Gradients:
     def __init__(self, kind: Kind, db: Database | str | None) -> None:
         self._plans = plans = plan_backward(kind)
         self.kind = kind
-        self.names = (*INPUTS, *learned_arguments(kind))
+        self._lost = read_by_score(kind)
+        self.names = (*INPUTS, *learned_arguments(kind), *self._lost)
         self._keywords = keywords_of(plans.q)
         self._learned = learned_reads(kind)
         self._rows, self._kv, self._q = (Launchers(plan, db) for plan in (plans.rows, plans.kv, plans.q))
@@ -74,11 +75,15 @@ class Gradients:
     def check(self, wanted: Sequence[bool]) -> None:
         """NotGeneratedError for gradients that are ``wanted`` and that no kernel makes; on a CPU too, so that what
         trains there does on a GPU."""
-        if not self.kind.documents:
-            return
         asked = self._asked(wanted)
+        for name in self._lost:
+            if name in asked:
+                raise NotGeneratedError(
+                    f"kind '{self.kind.name}': the gradient of '{name}', whose place depends on the score, is not "
+                    f"generated; give {name}.detach()"
+                )
         reads = [read for read in self._learned if read.argument in asked and read.along in OF_PAIRS]
-        if reads:
+        if reads and self.kind.documents:
             raise NotGeneratedError(
                 f"kind '{self.kind.name}': the gradient of '{reads[0].argument}', whose place depends on the query and "
                 "the key, is not generated for packed documents"

@@ -51,7 +51,8 @@ def learned_arguments(kind: Kind) -> tuple[str, ...]:
     """Keywords of a call that get a gradient, beside q, k and v."""
     names = ["sink"] if kind.sink else []
     names += [read.argument for read in learned_reads(kind)]
-    return tuple(name for name in dict.fromkeys(names) if name not in read_by_score(kind))
+    lost = read_by_score(kind)
+    return tuple(name for name in dict.fromkeys(names) if name not in lost)
 
 
 def read_by_score(kind: Kind) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("transformers")
 
 import torch
+from transformers import DynamicCache, StaticCache
 
 from attngen.importer import import_config
 from attngen.integrations.transformers import register
@@ -17,12 +18,13 @@ from tests.integrations.test_packing import packed, rows
 from tests.integrations.test_training import off_by
 
 
-def nets(name: str, change=None, device: str = "cpu", layers: int = 2):
+def nets(name: str, change=None, device: str = "cpu", layers: int = 2, strict: bool = True):
     """A model with its spec, perhaps changed, and the same compiled."""
     torch._dynamo.reset()
     net = made(name, num_hidden_layers=layers).eval().to(device)
     spec = import_config(net.config.to_dict()).spec
-    net.set_attn_implementation(register(spec if change is None else change(spec), name="attngen-compiled"))
+    spec = spec if change is None else change(spec)
+    net.set_attn_implementation(register(spec, name="attngen-compiled", strict=strict))
     return net, torch.compile(net, backend="aot_eager", fullgraph=True)
 
 
@@ -73,6 +75,21 @@ def test_packed_sequences_of_several_rows():
     ends = torch.tensor([0, 11, 11, 14, 30, 41, 44, 60, 60], dtype=torch.int32)
     inputs |= {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": 16, "max_length_k": 16}
     assert difference(logits(compiled, inputs), logits(net, inputs)) < ROUNDING
+
+
+def test_packed_sequences_that_are_padded_besides():
+    """Compiled as a whole, and layer by layer, where the mask is made outside of the graphs."""
+    net, compiled = nets("llama")
+    inputs = packed(rows(), said=True)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    inputs["attention_mask"][0, -2:] = 0
+    with pytest.raises(RuntimeError, match="sequences packed in rows that are padded besides are not supported"):
+        logits(compiled, inputs)
+    torch._dynamo.reset()
+    for layer in net.model.layers:
+        layer.compile(backend="aot_eager")
+    with pytest.raises(Exception, match="sequences packed in rows that are padded besides are not supported"):
+        logits(net, inputs)
 
 
 @pytest.mark.parametrize("change", [{"causal": False}, {"window": Window(3, 0)}, {"chunk": 3}, {"chunk": 15}], ids=str)
@@ -175,8 +192,6 @@ PIECES = [
 
 @pytest.mark.parametrize(("name", "kind"), PIECES)
 def test_pieces_by_a_cache(name, kind):
-    from transformers import DynamicCache, StaticCache
-
     net, compiled = nets(name)
     of_net = dict(config=net.config) if kind == "dynamic" else dict(config=net.config, max_cache_len=40)
     made_of = DynamicCache if kind == "dynamic" else StaticCache
@@ -187,8 +202,6 @@ def test_pieces_by_a_cache(name, kind):
 
 def test_chunks_by_a_cache_that_lets_keys_go():
     """Several tokens at once need a cache that keeps all keys; a model's own cache lets those of earlier chunks go."""
-    from transformers import DynamicCache
-
     net, compiled = nets("llama4")
     ids = padded()["input_ids"]
     expected = logits(net, {"input_ids": ids})
@@ -199,13 +212,7 @@ def test_chunks_by_a_cache_that_lets_keys_go():
 
 def test_first_keys_by_a_cache_that_lets_keys_go():
     """A pattern of one's own (StreamingLLM) on a model whose cache is that of its windows."""
-    from transformers import DynamicCache
-
-    net = made("mistral", num_hidden_layers=2).eval()
-    torch._dynamo.reset()
-    spec = changed(always_first=2)(import_config(net.config.to_dict()).spec)
-    net.set_attn_implementation(register(spec, name="attngen-compiled", strict=False))
-    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    net, compiled = nets("mistral", changed(always_first=2), strict=False)
     ids = padded()["input_ids"]
     assert difference(logits(compiled, {"input_ids": ids}), logits(net, {"input_ids": ids})) < ROUNDING
     with pytest.raises(RuntimeError, match="counts from the first key, which its cache has let go"):

@@ -61,21 +61,21 @@ class Attend:
             out = self._over_lists(op.kind, layer, module, (query, key, value), attention_mask, keywords)
         else:
             mask = self._requested(op.kind, layer, attention_mask, keywords)
-            asserts = torch.compiler.is_compiling() and self._is_first(module, layer)
-            if asserts:
+            drawn = mask.drawn if mask.drawn is not None and self._is_first(module, layer) else None
+            if drawn is not None:
                 lengths = (query.shape[2], key.shape[2])
-                check_in_graph(op.kind, layer, mask, lengths, keywords, self.strict)
+                check_in_graph(op.kind, layer, drawn, mask.key_range, lengths, keywords, self.strict)
             if op.kind.chunk is not None and query.shape[2] == 1 and mask.first_key != 0:
                 # A cache that has let older keys go need not begin with a chunk: one query's has two bounds instead.
                 mask = within_chunk(mask, attention_mask, op.kind.chunk, key.shape[2])
                 op = self.attention(query.dtype, chunk=None).op(layer)
             check_first_key(op.kind, layer, mask.first_key)
-            if asserts:
-                check_first_key_in_graph(op.kind, layer, mask)
+            if drawn is not None:
+                check_first_key_in_graph(op.kind, layer, drawn)
             extras = {argument.name: given(keywords, argument.name) for argument in op.plan.arguments}
             ends = packed_ends(mask, keywords)
             if ends is not None:
-                padded = mask.key_range is not None and not torch.compiler.is_compiling()
+                padded = mask.key_range is not None and mask.drawn is None  # where it is drawn, that is asserted
                 check_packed(op.kind, layer, padded, mask.own_chunks, keywords)
                 return self._packed(layer, (query, key, value), ends, extras), None
             out = op(query, key, value, offsets=mask.offsets, key_range=mask.key_range, **extras)

@@ -24,6 +24,9 @@ UNSUPPORTED = {
     "block_indices": "the blocks that an indexer selected",
 }
 
+PADDED_ROWS = "layer {}: sequences packed in rows that are padded besides are not supported"
+LET_GO = "layer {}: kind '{}' counts from the first key, which its cache has let go"
+
 
 def check_layer(spec: Spec, module: Any, strict: bool) -> int:
     """The number of the layer that calls; CallError for a module that is no layer of the spec."""
@@ -67,7 +70,7 @@ def check_packed(kind: Kind, layer: int, padded: bool, own_chunks: bool | None, 
     """CallError unless several sequences in a row can be told apart as the model means them; ``own_chunks``: whether a
     chunk begins where each sequence does, None where nothing says so."""
     if padded:
-        raise CallError(f"layer {layer}: sequences packed in rows that are padded besides are not supported")
+        raise CallError(PADDED_ROWS.format(layer))
     apart = own_chunks or (own_chunks is None and keywords.get("cu_seq_lens_q") is not None)
     if kind.chunk is not None and not apart:
         raise CallError(
@@ -148,7 +151,7 @@ def _check_score(kind: Kind, layer: int, keywords: Mapping[str, Any]) -> None:
 def check_first_key(kind: Kind, layer: int, first_key: int | None) -> None:
     """CallError for a kind that counts from the first key of a sequence, which is not that of the cache."""
     if first_key and position_bound(kind):
-        raise CallError(f"layer {layer}: kind '{kind.name}' counts from the first key, which its cache has let go")
+        raise CallError(LET_GO.format(layer, kind.name))
 
 
 def position_bound(kind: Kind) -> bool:

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from attngen.integrations.transformers.checks import position_bound
-from attngen.integrations.transformers.masks import MOVED, UNKNOWN, Drawn, Mask, assert_in_graph
+from attngen.integrations.transformers.checks import LET_GO, PADDED_ROWS, position_bound
+from attngen.integrations.transformers.masks import MOVED, UNKNOWN, Drawn, assert_in_graph
 from attngen.spec import Kind
 from attngen.spec.describe import describe_mask
 
@@ -22,20 +22,24 @@ class Counts(NamedTuple):
 
 
 def check_in_graph(
-    kind: Kind, layer: int, mask: Mask, lengths: tuple[int, int], keywords: Mapping[str, Any], strict: bool
+    kind: Kind,
+    layer: int,
+    drawn: Drawn,
+    key_range: torch.Tensor | None,
+    lengths: tuple[int, int],
+    keywords: Mapping[str, Any],
+    strict: bool,
 ) -> None:
     """Assert that a call's mask is that of ``kind``, as far as ``Drawn`` tells, and that rows hold one sequence each or
     those that the call says; ``lengths`` of queries and keys."""
+    ends = keywords.get("cu_seq_lens_q")
     moved = None  # by padding on the left, which says so itself
-    if kind.chunk is not None and mask.key_range is not None:
-        moved = (mask.key_range[:, 0] != 0).any()
+    if kind.chunk is not None and key_range is not None:
+        moved = (key_range[:, 0] != 0).any()
         assert_in_graph(~moved, MOVED.format(kind.chunk))
-    drawn, ends = mask.drawn, keywords.get("cu_seq_lens_q")
-    if drawn is None:
-        return
-    if ends is not None and mask.key_range is not None:
-        whole = (mask.key_range[:, 0] == 0) & (mask.key_range[:, 1] == lengths[1])
-        assert_in_graph(whole, f"layer {layer}: sequences packed in rows that are padded besides are not supported")
+    if ends is not None and key_range is not None:
+        whole = (key_range[:, 0] == 0) & (key_range[:, 1] == lengths[1])
+        assert_in_graph(whole, PADDED_ROWS.format(layer))
     if strict:
         alike = are_alike(drawn, counts_of_rows(kind, drawn, *lengths)) | of_documents(kind, drawn, lengths[0], ends)
     else:
@@ -48,11 +52,10 @@ def check_in_graph(
     )
 
 
-def check_first_key_in_graph(kind: Kind, layer: int, mask: Mask) -> None:
+def check_first_key_in_graph(kind: Kind, layer: int, drawn: Drawn) -> None:
     """Assert that a kind which counts from the first key of a sequence is given that key."""
-    if mask.drawn is not None and position_bound(kind):
-        message = f"layer {layer}: kind '{kind.name}' counts from the first key, which its cache has let go"
-        assert_in_graph(mask.drawn.first_key == 0, message)
+    if position_bound(kind):
+        assert_in_graph(drawn.first_key == 0, LET_GO.format(layer, kind.name))
 
 
 def of_documents(kind: Kind, drawn: Drawn, seq_q: int, ends: torch.Tensor | None) -> torch.Tensor:
